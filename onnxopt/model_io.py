@@ -1,0 +1,191 @@
+"""Reading and writing model files.
+
+* The input file is never written.
+* An output appears whole or not at all: it is written to a temporary file in the same folder, flushed to disk and
+  renamed.
+* A protobuf file ends at 2 GB. A larger model gets its weights in `<name>.data` beside it (external data), as does
+  a model when it is asked for.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import external_data_helper, helper
+
+from onnxopt.errors import UsageError
+from onnxopt.graph import Graph
+
+PROTOBUF_LIMIT = 2**31 - 2**20  # bytes; headroom for the structure beside the weights
+EXTERNAL_THRESHOLD = 1024  # bytes; smaller tensors stay in the model file
+NEWEST_OPSET = onnx.defs.onnx_opset_version()
+
+
+def load(path: str | Path) -> Graph:
+    """Read an ONNX model, external data included.
+
+    Raises:
+        UsageError: No such file, not an ONNX model, truncated, external data missing or outside the model's
+            folder, no inputs, or an opset that the installed onnx does not know.
+    """
+    file = Path(path)
+    model = _read(file)
+    _read_external(model, file)
+    _check_readable(model, file)
+    return Graph.from_proto(model, source=file.name)
+
+
+def _read(file: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load_model(file, format="protobuf", load_external_data=False)
+    except FileNotFoundError:
+        raise UsageError(f"{file}: no such file") from None
+    except IsADirectoryError:
+        raise UsageError(f"{file}: is a folder; give an .onnx file") from None
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
+    except DecodeError:
+        raise UsageError(f"{file}: not an ONNX model, or cut off; download or export it again") from None
+    if not model.HasField("graph") or not model.opset_import:
+        raise UsageError(f"{file}: not an ONNX model (it holds no graph); export it again")
+    return model
+
+
+def _external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for tensor in external_data_helper._get_all_tensors(model):  # noqa: SLF001  (onnx offers no public walk)
+        if external_data_helper.uses_external_data(tensor):
+            yield tensor
+
+
+def _read_external(model: onnx.ModelProto, file: Path) -> None:
+    folder = file.resolve().parent
+    for tensor in _external_tensors(model):
+        location = external_data_helper.ExternalDataInfo(tensor).location
+        data = (folder / location).resolve() if location else folder
+        if Path(location).is_absolute() or not data.is_relative_to(folder):
+            raise UsageError(
+                f"{file}: tensor '{tensor.name}' wants its data from '{location}', outside the model's folder"
+            )
+        if not data.is_file():
+            raise UsageError(
+                f"{file}: external data '{location}' of tensor '{tensor.name}' is missing; put it beside the model"
+            )
+        try:
+            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        except (ValueError, OSError, onnx.checker.ValidationError) as error:
+            raise UsageError(
+                f"{file}: external data '{location}' of tensor '{tensor.name}' is unreadable: {error}"
+            ) from None
+        _check_length(tensor, location, file)
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _check_length(tensor: onnx.TensorProto, location: str, file: Path) -> None:
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    packed = tensor.data_type in {onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.FLOAT4E2M1}
+    wanted = (count + 1) // 2 if packed else count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    if len(tensor.raw_data) < wanted:
+        raise UsageError(
+            f"{file}: external data '{location}' is cut off: tensor '{tensor.name}' needs {wanted} bytes, "
+            f"{len(tensor.raw_data)} are there"
+        )
+
+
+def _check_readable(model: onnx.ModelProto, file: Path) -> None:
+    for entry in model.opset_import:
+        if entry.domain in {"", "ai.onnx"} and not 1 <= entry.version <= NEWEST_OPSET:
+            raise UsageError(
+                f"{file}: opset {entry.version} is not supported (1 to {NEWEST_OPSET} with onnx {onnx.__version__}); "
+                "export it with a lower opset or upgrade onnx"
+            )
+    initializers = {t.name for t in model.graph.initializer}
+    if all(value.name in initializers for value in model.graph.input):
+        raise UsageError(f"{file}: the model has no inputs, so there is nothing to run or optimize")
+    if not model.graph.output:
+        raise UsageError(f"{file}: the model has no outputs")
+    _check_names(model, file)
+
+
+def _check_names(model: onnx.ModelProto, file: Path) -> None:
+    known = {value.name for value in model.graph.input} | {t.name for t in model.graph.initializer}
+    known |= {t.values.name for t in model.graph.sparse_initializer}
+    known |= {name for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        missing = next((name for name in node.input if name and name not in known), None)
+        if missing is not None:
+            raise UsageError(
+                f"{file}: {node.op_type} '{node.name}' reads '{missing}', which nothing produces; the file is damaged"
+            )
+    for value in model.graph.output:
+        if value.name not in known:
+            raise UsageError(f"{file}: output '{value.name}' is produced by nothing; the file is damaged")
+
+
+def save(graph: Graph, path: str | Path, *, external: bool | None = None) -> list[Path]:
+    """Write a model, whole or not at all.
+
+    Args:
+        graph: The model.
+        path: Where to.
+        external: Put weights into `<name>.data` beside it; default: only where one file cannot hold them.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: The folder cannot be written, or the disk is full.
+    """
+    file = Path(path)
+    model = graph.to_proto()
+    if external is None:
+        external = graph.nbytes() + sum(int(c._values.nbytes) for c in graph.unused_initializers) > PROTOBUF_LIMIT  # noqa: SLF001
+    try:
+        if not external:
+            _write_whole(file, lambda stream: stream.write(model.SerializeToString(deterministic=True)))
+            return [file]
+        data = file.with_name(file.name + ".data")
+        _write_whole(data, lambda stream: _externalise(model, data.name, stream))
+        _write_whole(file, lambda stream: stream.write(model.SerializeToString(deterministic=True)))
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be written ({error.strerror}); give another place with -o") from None
+    return [file, data]
+
+
+def _externalise(model: onnx.ModelProto, location: str, stream: IO[bytes]) -> None:
+    for tensor in model.graph.initializer:
+        if not tensor.HasField("raw_data") or len(tensor.raw_data) < EXTERNAL_THRESHOLD:
+            continue
+        offset = -stream.tell() % 4096 + stream.tell()  # page-aligned, so that runtimes can map it
+        stream.write(b"\0" * (offset - stream.tell()))
+        stream.write(tensor.raw_data)
+        entries = {"location": location, "offset": str(offset), "length": str(len(tensor.raw_data))}
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in entries.items():
+            tensor.external_data.add(key=key, value=value)
+
+
+def _write_whole(file: Path, write: Callable[[IO[bytes]], object]) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp is private by default; a model is an ordinary file
+        temporary.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
