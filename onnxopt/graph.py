@@ -158,6 +158,10 @@ class Graph:
         """The nodes that read a tensor, each once, nested graphs included."""
         return list({id(n): n for n in tensor.outputs}.values())
 
+    def dependencies(self, node: Node) -> list[Node]:
+        """The nodes whose outputs a node reads, itself or inside its nested graphs."""
+        return list(graph_proto.producers(node))
+
     def is_output(self, tensor: Tensor) -> bool:
         """Whether a tensor is a graph output."""
         return any(t is tensor for t in self.outputs)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Facts about a graph that passes ask the context for."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Running models on real runtimes: sessions, latency, and what a runtime really did with a graph."""

@@ -1,0 +1,70 @@
+"""What a graph costs: multiply-accumulates and parameters.
+
+MACs are those of Conv, ConvTranspose, Gemm and MatMul, at the sizes that the model is run at. An element-wise
+operator costs memory traffic rather than multiplications and counts zero.
+"""
+
+from math import prod
+from typing import Self
+
+from onnxopt.analysis.shapes import RunShapes
+from onnxopt.graph import Graph, Node, label
+from onnxopt.pass_api import Analysis, Context
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedMatMul")
+
+
+class Cost(Analysis):
+    """MACs per node, and sums.
+
+    Attributes:
+        macs: First output's name to MACs, for each weighted node whose sizes are known.
+        unknown: Labels of the weighted nodes whose sizes are not known.
+        parameters: Elements of all float and integer initializers of rank 1 or more.
+    """
+
+    def __init__(self, macs: dict[str, int], unknown: list[str], parameters: int) -> None:
+        self.macs = macs
+        self.unknown = unknown
+        self.parameters = parameters
+
+    @classmethod
+    def compute(cls, graph: Graph, context: Context) -> Self:
+        """Count."""
+        shapes = context.get(RunShapes)
+        macs: dict[str, int] = {}
+        unknown = []
+        for node in graph.walk():
+            if node.op in WEIGHTED:
+                count = node_macs(node, shapes)
+                if count is None:
+                    unknown.append(label(node))
+                else:
+                    macs[node.outputs[0].name] = count
+        parameters = sum(prod(c.shape or ()) for c in graph.initializers() if c.shape)  # type: ignore[arg-type]
+        return cls(macs, unknown, parameters)
+
+    @property
+    def total_macs(self) -> int:
+        """MACs of the whole graph for one run."""
+        return sum(self.macs.values())
+
+
+def node_macs(node: Node, shapes: RunShapes) -> int | None:
+    """MACs of a weighted node, None where a size is unknown.
+
+    Conv: N·Cout·prod(out spatial)·(Cin/group)·prod(kernel). ConvTranspose: the same with input and output swapped.
+    Gemm, MatMul: elements of the output times the length of the summed axis.
+    """
+    output = shapes.static(node.outputs[0])
+    weight = shapes.static(node.inputs[1]) if len(node.inputs) > 1 else None
+    if output is None or weight is None:
+        return None
+    if node.op in {"Conv", "FusedConv"}:
+        return prod(output) * prod(weight[1:])
+    if node.op == "ConvTranspose":
+        source = shapes.static(node.inputs[0])
+        return None if source is None else prod(source) * prod(weight[1:])
+    if node.op == "Gemm":
+        return prod(output) * weight[1 if node.attrs.get("transB") else 0]
+    return prod(output) * weight[-2 if len(weight) > 1 else 0]

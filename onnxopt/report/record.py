@@ -1,0 +1,50 @@
+"""What happened, as data: filled while passes run, printed at the end, written as JSON."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class PassRecord:
+    """One run of one pass.
+
+    Attributes:
+        name: The pass.
+        options: Its options as they were used; what was `auto` is resolved here.
+        effect: What the pass promised: exact, rounding or lossy.
+        changed: Whether it changed the graph.
+        seconds: Wall time of the pass itself, without verification.
+        counts: What it did, e.g. `{"fused": 52}`.
+        notes: What it left alone, and why: (node or tensor, reason).
+        checks: What the observers found, e.g. `{"verify": "equal"}`.
+        details: Further facts of this pass, JSON-able.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    effect: str = "exact"
+    changed: bool = False
+    seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    checks: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class StageRecord:
+    """One entry of the pipeline as the user wrote it.
+
+    Attributes:
+        text: The entry, e.g. `prune{ratio=0.3}`.
+        passes: Its passes in the order they ran.
+        kept: False where the stage was undone.
+        reason: Why it was undone, or what the measurement said.
+        latency: Milliseconds before and after, and their ratio, where measured.
+    """
+
+    text: str
+    passes: list[PassRecord] = field(default_factory=list)
+    kept: bool = True
+    reason: str = ""
+    latency: dict[str, float] | None = None

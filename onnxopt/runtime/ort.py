@@ -1,0 +1,80 @@
+"""ONNX Runtime sessions on the CPU."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from onnxopt.errors import OptimizationError
+from onnxopt.graph import Array
+
+Feeds = Mapping[str, Array]
+Model = onnx.ModelProto | bytes | str | Path
+
+
+class OrtSession:
+    """A model loaded by ONNX Runtime's CPU execution provider.
+
+    Args:
+        model: Protobuf, serialised bytes, or a file (needed above 2 GB).
+        threads: Threads inside an operator; one by default, so that timings mean something.
+        optimized: False runs the graph as it is written, all graph optimizations off.
+        config: Session configuration entries.
+        keep: Where ORT writes the graph that it really runs.
+
+    Raises:
+        OptimizationError: ORT cannot load the model; carries ORT's own words.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        threads: int = 1,
+        optimized: bool = True,
+        config: Mapping[str, str] | None = None,
+        keep: str | Path | None = None,
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what matters is raised; the rest is noise in a report
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+        for key, value in (config or {}).items():
+            options.add_session_config_entry(key, value)
+        if keep is not None:
+            options.optimized_model_filepath = str(keep)
+        source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
+        try:
+            self._session = onnxruntime.InferenceSession(
+                source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ORT's exceptions share no base class
+            raise OptimizationError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+        self.input_names: list[str] = [i.name for i in self._session.get_inputs()]
+        self.output_names: list[str] = [o.name for o in self._session.get_outputs()]
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run once.
+
+        Args:
+            feeds: Input name to array.
+            outputs: Names of the outputs wanted; default all.
+
+        Raises:
+            OptimizationError: ORT failed; carries its own words.
+        """
+        names = list(outputs) if outputs is not None else self.output_names
+        try:
+            values: list[Any] = self._session.run(names, dict(feeds))
+        except Exception as error:
+            raise OptimizationError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
+        return dict(zip(names, values, strict=True))
+
+
+def first_line(error: Exception) -> str:
+    """ORT's message without its stack."""
+    return str(error).strip().split("\n", 1)[0][:400]
