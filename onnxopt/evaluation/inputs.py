@@ -1,0 +1,212 @@
+"""Which sizes a model is run at: numbers for every dimension that the file leaves open.
+
+In this order: what the user says; the `imgsz` of the metadata; then 224 x 224, 640 x 640, 48 x 320 and 32 x 320
+until ONNX Runtime runs the model. The batch is 1. What was chosen is said.
+"""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from onnxopt.data.sample import Array, InputSpec
+from onnxopt.errors import OptimizationError, UsageError, nearest
+from onnxopt.graph import Graph, Tensor
+from onnxopt.model_io import PROTOBUF_LIMIT
+from onnxopt.runtime.ort import OrtSession
+
+Sizes: TypeAlias = Mapping[str, Sequence[int]]
+Dimensions: TypeAlias = tuple[int | str | None, ...]
+
+USUAL_SIZES = ((224, 224), (640, 640), (48, 320), (32, 320))  # height, width: classifiers, detectors, lines of text
+_COLOURS = (1, 3, 4)
+
+
+def parse_input_shapes(texts: Iterable[str], graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Read `--input-shape NAME:1x3x640x640`; the name may be left out where the model has one input.
+
+    Raises:
+        UsageError: Not of this form, an unknown input, or one input given twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    names = [t.name for t in graph.inputs]
+    for text in texts:
+        name, colon, sizes = text.rpartition(":")  # names may hold colons themselves
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes):
+            raise UsageError(f"input shape '{text}' is not of the form NAME:1x3x640x640")
+        if not colon:
+            if len(names) > 1:
+                raise UsageError(f"input shape '{text}' does not say of which input; the model has {', '.join(names)}")
+            name = names[0]
+        if name in shapes:
+            raise UsageError(f"the shape of input '{name}' is given twice")
+        shapes[name] = tuple(int(size) for size in sizes.split("x"))
+    _check_names(shapes, names)
+    return shapes
+
+
+def resolve_inputs(
+    graph: Graph, overrides: Sizes | None = None, metadata: Mapping[str, str] | None = None
+) -> tuple[tuple[InputSpec, ...], list[str]]:
+    """Find numbers for all dimensions of all inputs.
+
+    A symbol that an override fixes in one input has the same size in the others. Where ONNX Runtime cannot load the
+    model at all (operators of other runtimes, more than 2 GB), the first candidate is taken untried, and that is said.
+
+    Args:
+        graph: The model.
+        overrides: Input name to shape.
+        metadata: What may hold `imgsz`; default: the model's own.
+
+    Returns:
+        The inputs in the model's order, and sentences that say what was chosen and why.
+
+    Raises:
+        UsageError: An override that does not fit the model, an input that is no tensor of numbers, or no size at
+            which the model runs.
+    """
+    overrides = overrides or {}
+    _check_names(overrides, [t.name for t in graph.inputs])
+    symbols: dict[str, int] = {}
+    shapes: dict[str, Dimensions] = {}
+    for tensor in graph.inputs:
+        shapes[tensor.name] = _declared(tensor, overrides.get(tensor.name))
+        if tensor.name in overrides:
+            symbols |= _bind(tensor, shapes[tensor.name], overrides[tensor.name])
+    open_shapes = {
+        name: tuple(overrides[name]) if name in overrides else _substitute(shape, symbols)
+        for name, shape in shapes.items()
+    }
+    return _choose(graph, open_shapes, graph.metadata if metadata is None else metadata)
+
+
+def _check_names(shapes: Iterable[str], names: Sequence[str]) -> None:
+    for name in shapes:
+        if name not in names:
+            raise UsageError(f"the model has no input '{name}'{nearest(name, names)}")
+
+
+def _declared(tensor: Tensor, override: Sequence[int] | None) -> Dimensions:
+    """The dimensions in the file: a number, a symbol, or None each."""
+    if tensor.dtype is None or np.dtype(tensor.dtype).kind not in "fiub":
+        raise UsageError(f"input '{tensor.name}' is no tensor of numbers; onnxopt cannot run such a model")
+    if tensor.shape is None:
+        if override is None:
+            raise UsageError(f"input '{tensor.name}' has no shape, not even a rank; give --input-shape")
+        return (None,) * len(override)
+    # Exporters of PaddlePaddle write -1 and '?' for 'any', and one '?' need not equal the next.
+    return tuple(None if d in (None, "", "?") or (isinstance(d, int) and d < 0) else d for d in tensor.shape)
+
+
+def _bind(tensor: Tensor, declared: Dimensions, sizes: Sequence[int]) -> dict[str, int]:
+    """Symbols of one input to numbers."""
+    given, known = "x".join(map(str, sizes)), ", ".join("?" if d is None else str(d) for d in declared)
+    if len(sizes) != len(declared):
+        raise UsageError(f"input '{tensor.name}' has {len(declared)} dimensions [{known}], not {len(sizes)} ({given})")
+    if any(isinstance(d, int) and d != size for d, size in zip(declared, sizes, strict=True)):
+        raise UsageError(f"input '{tensor.name}' is fixed at [{known}]; it cannot be run at {given}")
+    return {d: int(size) for d, size in zip(declared, sizes, strict=True) if isinstance(d, str)}
+
+
+def _substitute(shape: Dimensions, symbols: Mapping[str, int]) -> Dimensions:
+    return tuple(symbols.get(d, d) if isinstance(d, str) else d for d in shape)
+
+
+def _choose(
+    graph: Graph, shapes: Mapping[str, Dimensions], metadata: Mapping[str, str]
+) -> tuple[tuple[InputSpec, ...], list[str]]:
+    if not any(_spatial(shape) for shape in shapes.values()):
+        specs = _specs(graph, shapes, USUAL_SIZES[0])
+        return specs, _said(shapes, specs, "the batch is 1" if _is_open(shapes) else "")
+    candidates = list(_candidates(graph, shapes, metadata))
+    try:
+        session = _session(graph)
+    except OptimizationError as error:
+        specs, why = candidates[0]
+        return specs, _said(shapes, specs, f"{why}; not tried: {error}")
+    failure = ""
+    for specs, why in candidates:
+        try:
+            session.run({spec.name: _ones(spec) for spec in specs})
+        except OptimizationError as error:
+            failure = str(error)
+            continue
+        return specs, _said(shapes, specs, why)
+    tried = ", ".join("x".join(map(str, spec.shape)) for specs, _ in candidates for spec in specs)
+    raise UsageError(f"the model runs at none of the usual sizes ({tried}); give --input-shape NAME:SIZES. {failure}")
+
+
+def _candidates(
+    graph: Graph, shapes: Mapping[str, Dimensions], metadata: Mapping[str, str]
+) -> Iterator[tuple[tuple[InputSpec, ...], str]]:
+    stated = _image_size(metadata)
+    sizes = [(stated, "the metadata's imgsz")] if stated else []
+    sizes += [(size, "the first usual size at which the model runs") for size in USUAL_SIZES]
+    seen = set()
+    for size, why in sizes:
+        specs = _specs(graph, shapes, size)
+        key = tuple(spec.shape for spec in specs)
+        if key not in seen:
+            seen.add(key)
+            yield specs, why
+
+
+def _image_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    """Height and width from `imgsz`, written as `640`, `[640, 640]` or `(640, 640)`."""
+    try:
+        value = ast.literal_eval(metadata.get("imgsz", ""))
+    except (ValueError, SyntaxError):
+        return None
+    sizes = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(sizes) == 2 and all(isinstance(size, int) and size > 0 for size in sizes):
+        return int(sizes[0]), int(sizes[1])
+    return None
+
+
+def _spatial(shape: Dimensions) -> dict[int, int]:
+    """Axes of an image input whose size is open: axis to 0 for height, 1 for width."""
+    if len(shape) not in {3, 4}:
+        return {}
+    last = shape[-1] in _COLOURS and shape[-3] not in _COLOURS
+    height = len(shape) - (3 if last else 2)
+    return {axis: i for i, axis in enumerate((height, height + 1)) if not isinstance(shape[axis], int)}
+
+
+def _is_open(shapes: Mapping[str, Dimensions]) -> bool:
+    return any(not isinstance(d, int) for shape in shapes.values() for d in shape)
+
+
+def _specs(graph: Graph, shapes: Mapping[str, Dimensions], size: tuple[int, int]) -> tuple[InputSpec, ...]:
+    specs = []
+    for tensor in graph.inputs:
+        shape = shapes[tensor.name]
+        spatial = _spatial(shape)
+        colours = {len(shape) - 3} if len(shape) == 4 and spatial else set()
+        fixed = tuple(
+            d if isinstance(d, int) else size[spatial[axis]] if axis in spatial else 3 if axis in colours else 1
+            for axis, d in enumerate(shape)
+        )
+        specs.append(InputSpec(tensor.name, fixed, np.dtype(tensor.dtype)))
+    return tuple(specs)
+
+
+def _session(graph: Graph) -> OrtSession:
+    if graph.nbytes() > PROTOBUF_LIMIT:
+        raise OptimizationError("the model is larger than 2 GB")
+    return OrtSession(graph.to_proto(), optimized=False)
+
+
+def _ones(spec: InputSpec) -> Array:
+    return np.ones(spec.shape, spec.dtype)
+
+
+def _said(shapes: Mapping[str, Dimensions], specs: Iterable[InputSpec], why: str) -> list[str]:
+    notes = []
+    for spec in specs:
+        shape = shapes[spec.name]
+        if any(not isinstance(d, int) for d in shape):
+            declared = ", ".join("?" if d is None else str(d) for d in shape)
+            notes.append(f"input {spec.name} [{declared}] is run at {'x'.join(map(str, spec.shape))}: {why}")
+    return notes
