@@ -1,1 +1,25 @@
-"""TODO."""
+"""Numeric kernels on plain arrays: extremes, histograms, quantization and the searches over them.
+
+The modules here hold all the numba code there is. Importing them does not import numba: each kernel is compiled
+(or loaded from numba's cache on disk) at its first call.
+
+* `extrema`: `minmax`, `minmax_rows`
+* `histogram`: `Histogram`
+* `quantize`: `quantize_linear`, `quantization_error`
+* `search`: `rounding_errors`, `entropy_divergences`
+"""
+
+from onnxopt.kernels.extrema import minmax, minmax_rows
+from onnxopt.kernels.histogram import Histogram
+from onnxopt.kernels.quantize import quantization_error, quantize_linear
+from onnxopt.kernels.search import entropy_divergences, rounding_errors
+
+__all__ = [
+    "Histogram",
+    "entropy_divergences",
+    "minmax",
+    "minmax_rows",
+    "quantization_error",
+    "quantize_linear",
+    "rounding_errors",
+]

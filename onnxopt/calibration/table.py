@@ -1,0 +1,143 @@
+"""The calibration table: the range of each tensor, where it came from, and its file.
+
+The file is JSON with one line per tensor, sorted by name, so that two tables compare well in a diff. Numbers are
+written so that they read back exactly.
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxopt.calibration.statistics import TensorStatistics
+from onnxopt.errors import UsageError
+
+FORMAT = "onnxopt calibration table"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class CalibrationEntry:
+    """The range of one tensor.
+
+    Attributes:
+        low: lower end, finite, <= 0.
+        high: upper end, finite, >= 0.
+        method: how it was chosen, see `methods`; for `auto` the method that won.
+        images: how many images were seen.
+        derived_from: the tensors whose statistics it follows from; empty if it was measured.
+    """
+
+    low: float
+    high: float
+    method: str
+    images: int
+    derived_from: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low <= 0.0 <= self.high < math.inf:
+            raise ValueError(f"the range [{self.low}, {self.high}] is not finite or does not contain 0")
+
+
+class CalibrationTable:
+    """Ranges by tensor name.
+
+    Attributes:
+        statistics: histograms and all, for passes of the same run; kept in memory only and may be empty.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, CalibrationEntry] = {}
+        self.statistics: dict[str, TensorStatistics] = {}
+
+    def __setitem__(self, name: str, entry: CalibrationEntry) -> None:
+        self._entries[name] = entry
+
+    def __getitem__(self, name: str) -> CalibrationEntry:
+        if name not in self._entries:
+            raise UsageError(f"the calibration table has no range for tensor '{name}'; calibrate this model again")
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Return those of `names` that have no range, in the order given."""
+        return [name for name in names if name not in self._entries]
+
+    def save(self, path: str | Path) -> None:
+        """Write the table, whole or not at all.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        rows = [f"    {json.dumps(name)}: {json.dumps(asdict(self._entries[name]))}" for name in self]
+        head = f'{{\n  "format": {json.dumps(FORMAT)},\n  "version": {VERSION},\n  "tensors": {{\n'
+        try:
+            _write_whole(Path(path), head + ",\n".join(rows) + "\n  }\n}\n")
+        except OSError as error:
+            raise UsageError(f"{path}: the calibration table cannot be written ({error.strerror})") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CalibrationTable":
+        """Read a table that `save` wrote.
+
+        Raises:
+            UsageError: the file cannot be read, is no calibration table, of another version, or damaged.
+        """
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"{path}: the calibration table cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise UsageError(f"{path}: not a calibration table: {error}") from None
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise UsageError(f'{path}: not a calibration table: no "format": "{FORMAT}" in it')
+        if document.get("version") != VERSION:
+            raise UsageError(
+                f"{path}: calibration table of version {document.get('version')}; this is for version {VERSION}"
+            )
+        tensors = document.get("tensors")
+        if not isinstance(tensors, dict):
+            raise UsageError(f'{path}: the calibration table has no "tensors"')
+        table = cls()
+        for name, row in tensors.items():
+            table[name] = _entry(path, name, row)
+        return table
+
+
+def _entry(path: str | Path, name: str, row: Any) -> CalibrationEntry:
+    """Make an entry of a row of the file."""
+    try:
+        return CalibrationEntry(
+            low=float(row["low"]),
+            high=float(row["high"]),
+            method=str(row["method"]),
+            images=int(row["images"]),
+            derived_from=tuple(str(source) for source in row["derived_from"]),
+        )
+    except KeyError as error:
+        raise UsageError(f"{path}: tensor '{name}' has no {error} in the calibration table") from None
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: tensor '{name}' is damaged in the calibration table: {error}") from None
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file by way of a temporary one beside it."""
+    with tempfile.TemporaryDirectory(prefix=".onnxopt-", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
