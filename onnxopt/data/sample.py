@@ -1,0 +1,115 @@
+"""What a data set is made of: the inputs a model wants, one sample for them, and what is known about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Feeds: TypeAlias = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of the model, its shape already resolved to numbers (batch included)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: the input's shape with a batch of 1; vectors and scalars have no batch axis."""
+        return (1, *self.shape[1:]) if len(self.shape) >= 2 else self.shape
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype.name}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Where a picture came from and how it was mapped onto the model's input.
+
+    A point of the original, in pixels, lies at `point * scale + offset` in the input; `scale` and `offset`
+    are (x, y). The offset is positive where the picture was padded and negative where it was cropped.
+    """
+
+    path: Path
+    height: int
+    width: int
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    def to_original(self, xyxy: Array) -> Array:
+        """Map boxes from input pixels to pixels of the original picture, clipped to its borders.
+
+        Args:
+            xyxy: Corners x1, y1, x2, y2 in pixels of the model's input, float[n, 4].
+
+        Returns:
+            The same corners in the original picture, float64[n, 4].
+        """
+        boxes = np.asarray(xyxy, np.float64).reshape(-1, 2, 2)
+        moved = (boxes - np.asarray(self.offset)) / np.asarray(self.scale)
+        clipped: Array = np.clip(moved, 0.0, np.asarray([self.width, self.height], np.float64))
+        return clipped.reshape(-1, 4)
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The classes of a detection set: `ids[i]` is what its labels call the model's class i.
+
+    COCO has 80 classes with identifiers between 1 and 90; Ultralytics sets count from 0 without gaps.
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The objects in one picture.
+
+    Attributes:
+        image_id: Number of the picture, unique within its data set.
+        classes: Position of each object's class in `categories`, int64[n].
+        xyxy: Corners x1, y1, x2, y2 in pixels of the original picture, float64[n, 4].
+        area: Area of each object in square pixels (COCO: of its outline, not of its box), float64[n].
+        crowd: True for COCO's crowd regions, which are neither hits nor misses, bool[n].
+        categories: The classes of the whole set.
+    """
+
+    image_id: int
+    classes: Array
+    xyxy: Array
+    area: Array
+    crowd: Array
+    categories: Categories
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @classmethod
+    def from_corners(cls, image_id: int, classes: Array, xyxy: Array, categories: Categories) -> "Boxes":
+        """Return boxes without outlines or crowds: the area is that of the box."""
+        xyxy = np.asarray(xyxy, np.float64).reshape(-1, 4)
+        area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
+        return cls(image_id, np.asarray(classes, np.int64), xyxy, area, np.zeros(len(xyxy), np.bool_), categories)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What the model is fed once, and what is known about it.
+
+    Attributes:
+        feeds: One array per model input, of the input's dtype and shape with a batch of 1.
+        label: The class number, `Boxes` for detectors, whatever the source gave, or None.
+        image: The picture behind the feeds, where there is one.
+    """
+
+    feeds: dict[str, Array]
+    label: Any = None
+    image: ImageInfo | None = None

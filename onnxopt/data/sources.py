@@ -1,0 +1,143 @@
+"""`open_dataset`: from what the user gave as `--data` to a data set."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from onnxopt.data.arrays import open_npy_folder, open_npz
+from onnxopt.data.coco import list_coco
+from onnxopt.data.dataset import Dataset, Source
+from onnxopt.data.feeds import open_function, open_iterable
+from onnxopt.data.folder import Role, list_folder
+from onnxopt.data.images import PictureInput
+from onnxopt.data.infer import infer_preprocess
+from onnxopt.data.pictures import Picture, PictureSource, is_picture
+from onnxopt.data.preprocess import PRESETS, Preprocess, parse_preprocess
+from onnxopt.data.sample import InputSpec
+from onnxopt.data.symbols import is_symbol
+from onnxopt.data.table import list_table
+from onnxopt.data.ultralytics import list_ultralytics
+from onnxopt.errors import UsageError
+
+Listing: TypeAlias = Callable[[Path, Role], tuple[list[Picture], list[str]]]
+FORMS = (
+    "a folder of pictures, an Ultralytics data.yaml, a COCO .json, a .csv of file,label, "
+    "a .npz, a folder of .npy, or module:function"
+)
+
+
+def open_dataset(
+    source: str | Path | Dataset | Iterable[Any],
+    inputs: Sequence[InputSpec],
+    *,
+    role: Role,
+    preprocess: Preprocess | str | None = None,
+    samples: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Dataset:
+    """Return the data set that a source holds for the model's inputs.
+
+    Args:
+        source: What the README lists under `--data`; from Python also any iterable of feeds, or of
+            (feeds, label), where feeds map each input's name to an array with or without a batch axis.
+        inputs: The model's inputs.
+        role: `calibration` reads the split `train` of a source that has splits, `evaluation` its `val`.
+        preprocess: How pictures become inputs: a value, its text form, or None to infer it from the metadata.
+        samples: At most so many; spread evenly over files, the first ones of a function or an iterable.
+        metadata: The model's `metadata_props`.
+
+    Raises:
+        UsageError: The source cannot be used; the message names the file and says what to do.
+    """
+    if samples is not None and samples < 1:
+        raise UsageError(f"{samples} samples were asked for; at least 1 is needed")
+    if not inputs:
+        raise UsageError("the model has no inputs, so it cannot be fed any data")
+    if isinstance(source, Dataset):
+        return source if samples is None else source.take(samples)
+    asked = parse_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
+    if not isinstance(source, str | Path):
+        feeds, notes = open_iterable(source, inputs, samples, "the iterable given as data")
+        return _ready_made(feeds, f"an iterable (at most {feeds.limit} samples)", notes, asked)
+    path = Path(source)
+    if not path.exists() and is_symbol(str(source)):
+        feeds = open_function(str(source), inputs, samples)
+        return _ready_made(feeds, f"{source} (at most {feeds.limit} samples)", [], asked)
+    dataset = _open_path(path, inputs, role, asked, metadata or {})
+    chosen = dataset if samples is None else dataset.take(samples)
+    with closing(iter(chosen)) as reader:
+        next(reader)  # a set of which nothing can be read is refused before the work starts
+    return chosen
+
+
+def _open_path(
+    path: Path,
+    inputs: Sequence[InputSpec],
+    role: Role,
+    preprocess: Preprocess | None,
+    metadata: Mapping[str, str],
+) -> Dataset:
+    if not path.exists():
+        raise UsageError(f"the data {path} does not exist; give {FORMS}")
+    listing = _folder_listing(path) if path.is_dir() else LISTINGS.get(path.suffix.lower())
+    if listing is None and is_picture(path.name):
+        listing = _one_picture
+    if listing is not None:
+        picture_input, remarks = _picture_input(path, inputs, preprocess, metadata)
+        pictures, notes = listing(path, role)
+        source = PictureSource(pictures, picture_input)
+        return Dataset(source, f"{len(pictures)} pictures of {path}", (*remarks, *notes), picture_input.preprocess)
+    if path.is_dir():
+        arrays, notes = open_npy_folder(path, inputs)
+    elif path.suffix.lower() == ".npz":
+        arrays, notes = open_npz(path, inputs)
+    else:
+        raise UsageError(f"{path} is not a kind of data that is known; give {FORMS}")
+    return _ready_made(arrays, f"arrays in {path}", notes, preprocess)
+
+
+def _ready_made(source: Source, description: str, notes: list[str], preprocess: Preprocess | None) -> Dataset:
+    if preprocess is not None:
+        notes = [*notes, f"preprocess '{preprocess}' is not used: {description} are inputs already"]
+    return Dataset(source, description, tuple(notes))
+
+
+def _picture_input(
+    path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess | None, metadata: Mapping[str, str]
+) -> tuple[PictureInput, list[str]]:
+    """Return what makes inputs of pictures, and how that was inferred where it was not said."""
+    if len(inputs) != 1:
+        wanted = "; ".join(map(str, inputs))
+        raise UsageError(f"pictures can feed one input, the model has {len(inputs)}: {wanted}; give a .npz")
+    if preprocess is not None:
+        return PictureInput(inputs[0], preprocess), []
+    inferred = infer_preprocess(metadata, inputs)
+    if inferred is None:
+        raise UsageError(
+            f"how the pictures of {path} become inputs is not known; say --preprocess with one of "
+            f"{', '.join(PRESETS)} or spelled out"
+        )
+    found, reason = inferred
+    return PictureInput(inputs[0], found), [f"preprocess '{found}': {reason}"]
+
+
+def _folder_listing(folder: Path) -> Listing | None:
+    """Return how a folder's pictures are listed, or None for a folder of arrays."""
+    if (folder / "data.yaml").is_file():
+        return lambda path, role: list_ultralytics(path / "data.yaml", role)
+    if any(folder.glob("*.npy")) and not any(is_picture(entry.name) for entry in folder.iterdir()):
+        return None
+    return list_folder
+
+
+def _one_picture(path: Path, role: Role) -> tuple[list[Picture], list[str]]:  # noqa: ARG001 - a Listing
+    return [Picture(path)], []
+
+
+LISTINGS: Mapping[str, Listing] = {
+    ".yaml": list_ultralytics,
+    ".yml": list_ultralytics,
+    ".json": lambda path, _: list_coco(path),
+    ".csv": lambda path, _: list_table(path),
+}
