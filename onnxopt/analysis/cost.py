@@ -41,7 +41,7 @@ class Cost(Analysis):
                     unknown.append(label(node))
                 else:
                     macs[node.outputs[0].name] = count
-        parameters = sum(prod(c.shape or ()) for c in graph.initializers() if c.shape)  # type: ignore[arg-type]
+        parameters = sum(prod(shapes.static(c) or (0,)) for c in graph.initializers())
         return cls(macs, unknown, parameters)
 
     @property

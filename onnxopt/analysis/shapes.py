@@ -1,5 +1,6 @@
 """Shapes and types of all tensors."""
 
+from math import prod
 from typing import Any, Self
 
 import numpy as np
@@ -48,8 +49,18 @@ class Shapes(Analysis):
     def dtype(self, tensor: Tensor) -> np.dtype[Any] | None:
         """Element type, where known."""
         if not isinstance(tensor, Variable) and tensor.dtype is not None:
-            return np.dtype(tensor.dtype)
-        return self._dtypes.get(tensor.name)
+            own: np.dtype[Any] = np.dtype(tensor.dtype)
+            return own
+        dtype: np.dtype[Any] | None = self._dtypes.get(tensor.name)
+        return dtype
+
+    def nbytes(self, name: str) -> int:
+        """Bytes of a tensor by name; 0 where its size is not known."""
+        shape = self._shapes.get(name)
+        if shape is None or not all(isinstance(d, int) for d in shape):
+            return 0
+        item: int = np.dtype(self._dtypes.get(name, np.float32)).itemsize
+        return prod(d for d in shape if isinstance(d, int)) * item
 
 
 class RunShapes(Shapes):

@@ -55,6 +55,7 @@ class Target:
         fused_activations: Ops that fuse into a weighted op before them if their range needs no clipping.
         max_stem_channels: A Conv on the graph input with at most so many input channels stays float.
         contrib_silu: Whether `com.microsoft.QuickGelu` may be emitted.
+        softmax_by_exp: Whether the softmax of a box head is faster as Exp, Conv and Div.
         int32_bias: Whether biases are emitted as int32 behind a DQ.
         alignment: Channel counts that run fast are multiples of this.
         adapter: `module:class` of the runtime adapter; "" where the target cannot run here.
@@ -70,6 +71,7 @@ class Target:
     fused_activations: frozenset[str] = frozenset()
     max_stem_channels: int = 0
     contrib_silu: bool = False
+    softmax_by_exp: bool = False
     int32_bias: bool = False
     alignment: int = 8
     adapter: str = ""

@@ -1,0 +1,252 @@
+"""`plan(graph, target)`: which tensors get a quantizer, which weights are stored in int8, and why not the others.
+
+1. *Anchors*: weighted operators with constant weights, outside the tail, that the target runs in int8. Their inputs
+   are quantized, and where the target wants a Q behind them, their outputs too (behind a fused Relu or Clip).
+2. *Native* tensors, by a walk forward: those that can come out of an int8 kernel.
+3. *Demand*, by a walk backward: an operator that can run in int8 and whose output is quantized anyway asks for its
+   inputs, if one of them is native or quantized already. Otherwise the Q stays behind it.
+4. *Groups*: tensors on both sides of an operator that only moves values share scale and zero point.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from onnxopt.analysis.shapes import Shapes
+from onnxopt.graph import Graph, Node, Tensor, is_standard, label
+from onnxopt.placement.tail import FEATURE_OPS, Tail, computes_features, find_tail
+from onnxopt.targets import OpRule, Target
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """An activation that gets Q and DQ.
+
+    Attributes:
+        name: The tensor.
+        group: Name of the first tensor of those that share its scale and zero point.
+        native: Whether an int8 kernel computes it. If not, float consumers read the float value.
+    """
+
+    name: str
+    group: str
+    native: bool
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight stored in int8.
+
+    Attributes:
+        node: First output's name of the node that uses it.
+        index: Which input of that node.
+        axis: Axis of output channels, or None for one scale for all.
+    """
+
+    node: str
+    index: int
+    axis: int | None
+
+
+@dataclass
+class Placement:
+    """The plan.
+
+    Attributes:
+        tensors: Activations to quantize, by name, in order of execution.
+        weights: Weights to quantize.
+        consumers: Identities of the nodes that read quantized values.
+        notes: What stays float: (node label, reason).
+    """
+
+    tensors: dict[str, QuantizedTensor] = field(default_factory=dict)
+    weights: list[QuantizedWeight] = field(default_factory=list)
+    consumers: set[int] = field(default_factory=set)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
+def plan(graph: Graph, target: Target, shapes: Shapes, ignore: Sequence[str] = ()) -> Placement:
+    """Decide where quantizers go.
+
+    Args:
+        graph: The model, in float.
+        target: The table to read.
+        shapes: Types, to leave non-float tensors alone.
+        ignore: Name patterns (as of a shell) of nodes to keep float.
+    """
+    return _Planner(graph, target, shapes, ignore).run()
+
+
+class _Planner:
+    def __init__(self, graph: Graph, target: Target, shapes: Shapes, ignore: Sequence[str]) -> None:
+        self.graph, self.target, self.shapes, self.ignore = graph, target, shapes, ignore
+        self.tail: Tail = find_tail(graph)
+        self.placement = Placement()
+        self.anchors: set[int] = set()
+        self.wanted: dict[str, Tensor] = {}
+        self.native: set[str] = set()
+        self.carriers: set[int] = set()
+        self.parent: dict[str, str] = {}
+
+    def run(self) -> Placement:
+        self.graph.sort()
+        for node in self.graph.nodes:
+            self._consider_anchor(node)
+        self._find_native()
+        for node in reversed(self.graph.nodes):
+            if id(node) not in self.anchors:
+                self._demand(node)
+        self._collect()
+        return self.placement
+
+    def _ignored(self, node: Node) -> bool:
+        return any(fnmatchcase(node.name, pattern) for pattern in self.ignore)
+
+    def rule(self, node: Node) -> OpRule | None:
+        return self.target.rules.get(node.op) if is_standard(node) else None
+
+    def _consider_anchor(self, node: Node) -> None:
+        rule = self.rule(node)
+        if node.op not in FEATURE_OPS or not is_standard(node):
+            return
+        reason = self._why_float(node, rule)
+        if reason:
+            self.placement.notes.append((label(node), reason))
+            return
+        self.anchors.add(id(node))
+        self.want(node.inputs[0])
+        axis = _weight_axis(node, self.graph)
+        self.placement.weights.append(QuantizedWeight(node.outputs[0].name, 1, axis))
+        if rule is not None and rule.output:
+            self.want(self.fused_output(node))
+
+    def _why_float(self, node: Node, rule: OpRule | None) -> str:
+        """Reason for which a weighted node stays float; empty where it is an anchor."""
+        weight = self.graph.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        checks = (
+            (self._ignored(node), "named in ignore"),
+            (weight is None, "its weights are computed at run time"),
+            (rule is None or rule.role != "anchor", rule.reason if rule is not None else self.target.default_reason),
+            (weight is not None and weight.dtype != "float32", "its weights are not float32"),
+            (not computes_features(self.graph, node), "expectation over bins: part of the decode tail"),
+            (self._is_stem(node, weight), "stem: few input channels run faster in float"),
+        )
+        reason = next((text for failed, text in checks if failed), "")
+        if reason or rule is None:
+            return reason
+        if not rule.output:
+            return self._why_gemm_float(node)
+        if id(node) in self.tail.final:
+            return "final layer: its error would go straight into the answer"
+        output = self.fused_output(node)
+        if self.graph.is_output(output) or self.graph.is_output(node.outputs[0]):
+            return "its output is a graph output, so no Q can follow it alone"
+        return ""
+
+    def _why_gemm_float(self, node: Node) -> str:
+        attrs = node.attrs
+        if node.op == "Gemm" and (
+            attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA")
+        ):
+            return "Gemm with alpha, beta or transA has no int8 kernel"
+        return ""
+
+    def _is_stem(self, node: Node, weight: object) -> bool:
+        if node.op != "Conv" or not self.target.max_stem_channels or weight is None:
+            return False
+        channels = self.graph.constant(node.inputs[1]).shape[1] * node.attrs.get("group", 1)  # type: ignore[union-attr]
+        return bool(channels <= self.target.max_stem_channels)
+
+    def fused_output(self, node: Node) -> Tensor:
+        """The tensor behind which the Q goes: the node's output, or that of the activation fused into it."""
+        output = node.outputs[0]
+        consumers = self.graph.consumers(output)
+        if len(consumers) != 1 or self.graph.is_output(output):
+            return output
+        fuses = consumers[0].op in self.target.fused_activations and self._bounds_constant(consumers[0])
+        return consumers[0].outputs[0] if fuses else output
+
+    def _bounds_constant(self, node: Node) -> bool:
+        return all(t.name == "" or self.graph.constant(t) is not None for t in node.inputs[1:])
+
+    def want(self, tensor: Tensor) -> None:
+        self.wanted[tensor.name] = tensor
+
+    def _find_native(self) -> None:
+        for node in self.graph.nodes:
+            rule = self.rule(node)
+            if id(node) in self.anchors:
+                if rule is not None and rule.output:
+                    self.native.add(self.fused_output(node).name)
+            elif rule is not None and rule.role in {"follower", "passthrough"} and self._can_follow(node, rule):
+                inputs = [t.name in self.native for t in self._activations(node, rule)]
+                if any(inputs) and (rule.role == "follower" or all(inputs)):
+                    self.native |= {t.name for t in node.outputs}
+
+    def _activations(self, node: Node, rule: OpRule) -> list[Tensor]:
+        return list(node.inputs) if rule.inputs is None else [node.inputs[i] for i in rule.inputs]
+
+    def _can_follow(self, node: Node, rule: OpRule) -> bool:
+        if id(node) in self.tail.nodes or self._ignored(node):
+            return False
+        if node.op == "Resize" and node.attrs.get("mode", "nearest") != "nearest":
+            return False
+        tensors = [*self._activations(node, rule), *node.outputs]
+        if any(self.graph.constant(t) is not None for t in self._activations(node, rule)):
+            return False
+        return all(self.shapes.dtype(t) in {None, "float32"} for t in tensors)
+
+    def _demand(self, node: Node) -> None:
+        rule = self.rule(node)
+        if rule is None or rule.role not in {"follower", "passthrough"} or not self._can_follow(node, rule):
+            return
+        if not all(t.name in self.wanted for t in node.outputs) or any(self.graph.is_output(t) for t in node.outputs):
+            return
+        inputs = self._activations(node, rule)
+        ready = [t.name in self.native or t.name in self.wanted for t in inputs]
+        if not (all(ready) if rule.role == "passthrough" else any(ready)):
+            return
+        self.carriers.add(id(node))
+        for tensor in inputs:
+            self.want(tensor)
+        if rule.role == "passthrough":
+            for tensor in node.outputs:
+                self._join(inputs[0].name, tensor.name)
+
+    def _join(self, first: str, second: str) -> None:
+        self.parent[self._root(second)] = self._root(first)
+
+    def _root(self, name: str) -> str:
+        while self.parent.get(name, name) != name:
+            name = self.parent[name]
+        return name
+
+    def _collect(self) -> None:
+        int8 = self.anchors | self.carriers
+        for node in self.graph.nodes:
+            for tensor in node.outputs:
+                if tensor.name in self.wanted:
+                    self._add(tensor, native=self._computed_in_int8(node, int8))
+        for tensor in self.graph.inputs:
+            if tensor.name in self.wanted:
+                self._add(tensor, native=False)
+        self.placement.consumers = int8
+
+    def _computed_in_int8(self, node: Node, int8: set[int]) -> bool:
+        if id(node) in int8:
+            return True
+        producer = self.graph.producer(node.inputs[0]) if node.inputs else None
+        fused = node.op in self.target.fused_activations and producer is not None and id(producer) in self.anchors
+        return fused and self.fused_output(producer) is node.outputs[0]  # type: ignore[arg-type]
+
+    def _add(self, tensor: Tensor, *, native: bool) -> None:
+        self.placement.tensors[tensor.name] = QuantizedTensor(tensor.name, self._root(tensor.name), native)
+
+
+def _weight_axis(node: Node, graph: Graph) -> int | None:
+    if node.op == "Conv":
+        return 0
+    if node.op == "Gemm":
+        return 0 if node.attrs.get("transB") else 1
+    weight = graph.constant(node.inputs[1])
+    return weight.ndim - 1 if weight is not None and weight.ndim >= 2 else None

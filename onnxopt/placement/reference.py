@@ -1,0 +1,60 @@
+"""The rounding of Q/DQ pairs spelled out in float operators: an independent statement of what they compute.
+
+dequantize(quantize(x)) = (clip(round(x / s) + z, qmin, qmax) - z) * s
+"""
+
+import numpy as np
+
+from onnxopt.graph import Array, Graph, Node
+
+
+def fake_quantized(graph: Graph) -> Graph:
+    """Copy of a quantized graph without Q and DQ, computing the same values in float."""
+    copy = graph.copy()
+    for node in list(copy.nodes_of("DequantizeLinear")):
+        codes = copy.constant(node.inputs[0])
+        if codes is not None:
+            _fold(copy, node, codes)
+    for node in list(copy.nodes_of("QuantizeLinear")):
+        _spell_out(copy, node)
+    return copy
+
+
+def _along(values: Array, rank: int, axis: int) -> Array:
+    if values.size == 1:
+        return values.reshape(())
+    shape = [1] * rank
+    shape[axis] = values.size
+    return values.reshape(shape)
+
+
+def _fold(graph: Graph, node: Node, codes: Array) -> None:
+    axis = node.attrs.get("axis", 1)
+    scale, zero = (graph.constant(t) for t in node.inputs[1:3])
+    assert scale is not None
+    steps = codes.astype(np.float32)
+    if zero is not None:
+        steps = steps - _along(zero, codes.ndim, axis).astype(np.float32)
+    values = (steps * _along(scale, codes.ndim, axis)).astype(np.float32)
+    graph.replace_uses(node.outputs[0], graph.add_constant(node.outputs[0].name, values))
+    graph.remove(node)
+
+
+def _spell_out(graph: Graph, quantize: Node) -> None:
+    tensor = quantize.inputs[0]
+    scale, zero = (graph.constant(t) for t in quantize.inputs[1:3])
+    assert scale is not None
+    assert zero is not None
+    limits = np.iinfo(zero.dtype)
+    shift = np.float32(zero)
+    value = graph.add_node("Div", [tensor, scale.astype(np.float32)], before=quantize).outputs[0]
+    value = graph.add_node("Round", [value], before=quantize).outputs[0]
+    value = graph.add_node("Add", [value, np.asarray(shift)], before=quantize).outputs[0]
+    bounds = [np.asarray(b, np.float32) for b in (limits.min, limits.max)]
+    value = graph.add_node("Clip", [value, *bounds], before=quantize).outputs[0]
+    value = graph.add_node("Sub", [value, np.asarray(shift)], before=quantize).outputs[0]
+    value = graph.add_node("Mul", [value, scale.astype(np.float32)], before=quantize).outputs[0]
+    for dequantize in graph.consumers(quantize.outputs[0]):
+        graph.replace_uses(dequantize.outputs[0], value)
+        graph.remove(dequantize)
+    graph.remove(quantize)
