@@ -1,0 +1,181 @@
+"""How close one model's outputs are to another's, gathered over samples in constant memory.
+
+Scores of few pictures are noisy; agreement with the model before is not, since each sample is its own reference.
+
+* SQNR = 10 · log10(Σ a² / Σ (a - b)²) dB, a being the reference: the power of the signal over that of the error.
+* Cosine = Σ ab / √(Σ a² · Σ b²).
+* Top-1 agreement: share of samples on which two classifiers prefer the same class.
+* Detection agreement: 2 · matches / (detections of the one + of the other), the F1 of either as the other's truth.
+  A match has the same class and an IoU of at least 0.5; only confident detections count.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxopt.data import Array, Feeds, Sample
+from onnxopt.errors import OptimizationError
+from onnxopt.evaluation.detection import (
+    SHOWING_CONFIDENCE,
+    Detections,
+    Layout,
+    detect,
+    find_layout,
+    overlap,
+)
+from onnxopt.evaluation.metrics import class_scores
+
+MATCH_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class OutputDistance:
+    """How far one output is from its reference.
+
+    Attributes:
+        sqnr_db: Signal to quantization noise, in dB; inf where equal, NaN where nothing could be compared.
+        cosine: Cosine of the angle between both, -1..1; NaN where one of them is zero.
+        max_error: Largest absolute difference of any element.
+        mismatched: Samples whose shapes differed, which the other values leave out.
+    """
+
+    sqnr_db: float
+    cosine: float
+    max_error: float
+    mismatched: int = 0
+
+
+@dataclass
+class DistanceSums:
+    """The sums that an `OutputDistance` follows from; float64, so that a million samples add up."""
+
+    signal: float = 0.0
+    other: float = 0.0
+    error: float = 0.0
+    product: float = 0.0
+    max_error: float = 0.0
+    compared: int = 0
+    mismatched: int = 0
+
+    def update(self, reference: Array, other: Array) -> None:
+        """Add one sample's output of both models."""
+        if reference.shape != other.shape:
+            self.mismatched += 1
+            return
+        a = np.asarray(reference, np.float64).ravel()
+        b = np.asarray(other, np.float64).ravel()
+        difference = a - b
+        self.signal += float(a @ a)
+        self.other += float(b @ b)
+        self.error += float(difference @ difference)
+        self.product += float(a @ b)
+        if difference.size:
+            self.max_error = float(np.maximum(self.max_error, np.abs(difference).max()))
+        self.compared += 1
+
+    def result(self) -> OutputDistance:
+        """Return the distance over all samples so far."""
+        if not self.compared:
+            return OutputDistance(math.nan, math.nan, math.nan, self.mismatched)
+        norms = math.sqrt(self.signal) * math.sqrt(self.other)
+        cosine = self.product / norms if norms > 0 else math.nan
+        return OutputDistance(_decibels(self.signal, self.error), cosine, self.max_error, self.mismatched)
+
+
+def _decibels(signal: float, error: float) -> float:
+    if error == 0:
+        return math.inf
+    return 10 * math.log10(signal / error) if signal > 0 else (math.nan if math.isnan(signal) else -math.inf)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well two models agree.
+
+    Attributes:
+        outputs: Distance of each output, in the reference's order.
+        samples: How many samples were compared.
+        top1: Share of equal top classes, 0..1; None for models that are no classifiers.
+        detections: F1 of the confident detections, 0..1; None for models that are no known detectors, and where
+            neither model found anything.
+    """
+
+    outputs: dict[str, OutputDistance]
+    samples: int
+    top1: float | None
+    detections: float | None
+
+    @property
+    def worst_sqnr_db(self) -> float:
+        """SQNR of the output that suffers most, in dB."""
+        return min((distance.sqnr_db for distance in self.outputs.values()), default=math.nan)
+
+
+@dataclass
+class Comparison:
+    """Compares two models' outputs sample by sample.
+
+    Attributes:
+        metadata: The reference model's `metadata_props`, from which the kind of detector is told.
+    """
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    _outputs: dict[str, DistanceSums] = field(default_factory=dict)
+    _samples: int = 0
+    _classified: int = 0
+    _same_class: int = 0
+    _matches: int = 0
+    _detections: int = 0
+
+    def update(self, reference: Feeds, other: Feeds, sample: Sample) -> None:
+        """Add what both models gave for one sample.
+
+        Raises:
+            OptimizationError: The other model lacks an output.
+        """
+        for name, array in reference.items():
+            if name not in other:
+                raise OptimizationError(f"the model to compare has no output '{name}'")
+            self._outputs.setdefault(name, DistanceSums()).update(array, other[name])
+        self._samples += 1
+        layout = find_layout(reference, sample.feeds, self.metadata)
+        if layout is None:
+            self._compare_classes(reference, other)
+        else:
+            self._compare_boxes(reference, other, layout)
+
+    def result(self) -> Agreement:
+        """Return the agreement over all samples so far."""
+        return Agreement(
+            outputs={name: sums.result() for name, sums in self._outputs.items()},
+            samples=self._samples,
+            top1=self._same_class / self._classified if self._classified else None,
+            detections=2 * self._matches / self._detections if self._detections else None,
+        )
+
+    def _compare_classes(self, reference: Feeds, other: Feeds) -> None:
+        a, b = class_scores(reference), class_scores(other)
+        if a is None or b is None or a.shape != b.shape:
+            return
+        self._classified += len(a)
+        self._same_class += int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
+
+    def _compare_boxes(self, reference: Feeds, other: Feeds, layout: Layout) -> None:
+        if other[layout.output].shape[-1] != reference[layout.output].shape[-1]:
+            return
+        a, b = (detect(o, layout, confidence=SHOWING_CONFIDENCE, every_class=False) for o in (reference, other))
+        self._matches += count_matches(a, b)
+        self._detections += len(a) + len(b)
+
+
+def count_matches(a: Detections, b: Detections) -> int:
+    """Return how many detections of `a` are also in `b`, each of `b` serving once, confident ones first."""
+    fits = overlap(a.xyxy, b.xyxy) * (a.classes[:, None] == b.classes[None, :])
+    matches = 0
+    for row in fits:
+        if row.size and row.max() >= MATCH_IOU:
+            matches += 1
+            fits[:, row.argmax()] = 0.0
+    return matches
