@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-SILU_MINIMUM = -1.2784645427610738  # where 1 + exp(-x) + x exp(-x) = 0
+SILU_MINIMUM = -1.2784645427610737  # where 1 + exp(-x) + x exp(-x) = 0
 GELU_MINIMUM = -0.7517915246935645  # where Phi(x) + x phi(x) = 0
-TANH_GELU_MINIMUM = -0.7524614220710162  # the same for the tanh approximation
-MISH_MINIMUM = -1.192441183211213
+TANH_GELU_MINIMUM = -0.7524614220710163  # the same for the tanh approximation
+MISH_MINIMUM = -1.1924312145154952
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
