@@ -1,1 +1,1 @@
-"""TODO."""
+"""What watches the loop of passes: verification, timing, dumps, reproducers, bisection, progress."""

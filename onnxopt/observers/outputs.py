@@ -1,0 +1,89 @@
+"""Whether two graphs compute the same, by the rule of a pass's `effect`.
+
+1. `exact`: equal bit for bit (a NaN equals a NaN).
+2. `rounding`: max|a-b| <= max(1e-5, 3 r) max|a| for each output, where r is what ONNX Runtime's own optimizations
+   change, max|off-on| / max|off|, on the graph before.
+3. `lossy`: finite wherever the graph before was.
+
+Both graphs run with all of ONNX Runtime's optimizations off, in one thread.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxopt.graph import Array, Graph
+from onnxopt.runtime.ort import Feeds, OrtSession
+
+ROUNDING = 1e-5  # of an output's largest value
+SLACK = 3.0  # times what the runtime's own optimizations change
+
+Outputs = list[dict[str, Array]]
+
+
+def run(model: bytes, feeds: Sequence[Feeds], *, optimized: bool = False) -> Outputs:
+    """Outputs for each of the feeds.
+
+    Raises:
+        OptimizationError: ONNX Runtime cannot load or run the model.
+    """
+    session = OrtSession(model, optimized=optimized)
+    return [session.run(feed) for feed in feeds]
+
+
+def serialised(graph: Graph) -> bytes:
+    """A graph as the bytes of a file; for models under 2 GB."""
+    return graph.to_proto().SerializeToString(deterministic=True)
+
+
+def same_bits(wanted: Array, got: Array) -> bool:
+    """Whether two arrays are equal bit for bit, a NaN being equal to any NaN."""
+    if (wanted.dtype, wanted.shape) != (got.dtype, got.shape):
+        return False
+    if wanted.tobytes() == got.tobytes():
+        return True
+    if wanted.dtype.kind != "f":
+        return False
+    nans = np.isnan(wanted) & np.isnan(got)
+    return bool(((wanted == got) & (np.signbit(wanted) == np.signbit(got)) | nans).all())
+
+
+def deviation(wanted: Array, got: Array) -> float:
+    """max|a-b| / max|a|; 0 for empty arrays; infinite where shapes differ or values that are not finite do."""
+    if wanted.shape != got.shape:
+        return float("inf")
+    if not wanted.size:
+        return 0.0
+    a, b = (x.astype(np.float64) for x in (wanted, got))
+    finite = np.isfinite(a)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf")
+    error = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+    high = float(np.abs(a[finite]).max(initial=0.0))
+    if np.isnan(error):
+        return float("inf")
+    return error / high if high else (float("inf") if error else 0.0)
+
+
+def rounding_bounds(model: bytes, feeds: Sequence[Feeds], plain: Outputs) -> list[dict[str, float]]:
+    """Allowed deviation of each output, from what the runtime's own optimizations change.
+
+    Args:
+        model: The graph before.
+        feeds: Its inputs.
+        plain: Its outputs with optimizations off.
+    """
+    optimized = run(model, feeds, optimized=True)
+    return [
+        {name: max(ROUNDING, SLACK * deviation(off[name], on[name])) for name in off}
+        for off, on in zip(plain, optimized, strict=True)
+    ]
+
+
+def newly_infinite(wanted: Array, got: Array) -> bool:
+    """Whether values stopped being finite. Arrays of different shape are judged as a whole."""
+    if got.dtype.kind != "f":
+        return False
+    if wanted.shape == got.shape and wanted.dtype.kind == "f":
+        return bool((np.isfinite(wanted) & ~np.isfinite(got)).any())
+    return not np.isfinite(got).all()

@@ -1,0 +1,81 @@
+"""The rules by which outputs are equal."""
+
+import numpy as np
+import pytest
+
+from onnxopt.observers.outputs import deviation, newly_infinite, rounding_bounds, run, same_bits, serialised
+from onnxopt.testing import parse_graph
+
+NAN, INF = float("nan"), float("inf")
+
+
+def f32(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        (f32(1, 2), f32(1, 2), True),
+        (f32(1), np.array([1.0]), False),
+        (f32(1), f32(1, 1), False),
+        (f32(0.0), f32(-0.0), False),
+        (f32(NAN), -f32(NAN), True),
+        (f32(NAN, -0.0), f32(-NAN, 0.0), False),
+        (f32(NAN), f32(1), False),
+        (np.array([1]), np.array([2]), False),
+    ],
+)
+def test_same_bits(a, b, equal):
+    assert same_bits(a, b) is equal
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (f32(1, -4), f32(1, -3), 0.25),
+        (f32(), f32(), 0),
+        (f32(0), f32(0), 0),
+        (f32(0), f32(1), INF),
+        (f32(1), f32(1, 1), INF),
+        (f32(INF, 2), f32(INF, 1), 0.5),
+        (f32(INF, 2), f32(-INF, 2), INF),
+        (f32(2), f32(INF), INF),
+        (f32(2), f32(NAN), INF),
+        (f32(NAN, 2), f32(NAN, 2), 0),
+        (np.array([200], np.uint8), np.array([250], np.uint8), 0.25),
+        (np.array([True]), np.array([False]), 1),
+    ],
+)
+def test_deviation(a, b, expected):
+    assert deviation(a, b) == expected
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (f32(1), f32(2), False),
+        (f32(1), f32(NAN), True),
+        (f32(INF), f32(NAN), False),
+        (f32(1), f32(1, INF), True),
+        (f32(1), np.array([1]), False),
+    ],
+)
+def test_newly_infinite(a, b, expected):
+    assert newly_infinite(a, b) is expected
+
+
+def test_bounds_follow_the_runtime():
+    """ORT fuses Mul into Conv, which rounds differently; a bound is never below 1e-5."""
+    graph = parse_graph(
+        "(float[1,8,9,9] x) => (float[1,8,9,9] y, float[1,8,9,9] z) <float[8,8,1,1] w, float[8,1,1] s> "
+        "{ a = Conv (x, w)  y = Mul (a, s)  z = Relu (x) }"
+    )
+    feeds = [{"x": np.random.default_rng(0).standard_normal((1, 8, 9, 9)).astype(np.float32)}]
+    model = serialised(graph)
+    plain = run(model, feeds)
+    bounds = rounding_bounds(model, feeds, plain)[0]
+    own = deviation(plain[0]["y"], run(model, feeds, optimized=True)[0]["y"])
+    assert 0 < own < 1e-5
+    assert bounds == {"y": max(1e-5, 3 * own), "z": 1e-5}
+    assert rounding_bounds(model, feeds, [{"y": 1.01 * plain[0]["y"], "z": plain[0]["z"]}])[0]["y"] > 0.02
