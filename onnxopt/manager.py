@@ -58,19 +58,18 @@ def check_requirements(stages: Iterable[Stage], context: Context) -> None:
             made |= set(step.provides)
 
 
-def run_steps(steps: Sequence[Step], graph: Graph, context: Context, observers: Sequence[Observer]) -> list[PassRecord]:
-    """Run steps in order; a repeated step runs until none of its passes changes the graph.
+def run_step(step: Step, graph: Graph, context: Context, observers: Sequence[Observer]) -> list[PassRecord]:
+    """Run a step's passes in order; a repeated step runs until none of its passes changes the graph.
 
     Returns:
         One record per run of a pass.
     """
     records = []
-    for step in steps:
-        for _ in range(step.repeat):
-            round_ = [run_pass(p, graph, context, observers) for p in step.passes]
-            records += round_
-            if not any(record.changed for record in round_):
-                break
+    for _ in range(step.repeat):
+        once = [run_pass(p, graph, context, observers) for p in step.passes]
+        records += once
+        if not any(record.changed for record in once):
+            break
     return records
 
 

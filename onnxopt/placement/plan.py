@@ -2,15 +2,19 @@
 
 1. *Anchors*: weighted operators with constant weights, outside the tail, that the target runs in int8. Their inputs
    are quantized, and where the target wants a Q behind them, their outputs too (behind a fused Relu or Clip).
-2. *Native* tensors, by a walk forward: those that can come out of an int8 kernel.
+2. *Near* tensors, by a walk forward: those that can come out of an int8 kernel, or out of an element-wise float
+   operator behind one. They are at hand in the layout that int8 kernels want.
 3. *Demand*, by a walk backward: an operator that can run in int8 and whose output is quantized anyway asks for its
-   inputs, if one of them is native or quantized already. Otherwise the Q stays behind it.
+   inputs, if one of them is near or quantized already. Otherwise the Q stays behind it: a MaxPool between float
+   operators is many times slower in int8.
 4. *Groups*: tensors on both sides of an operator that only moves values share scale and zero point.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+
+import numpy as np
 
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.graph import Graph, Node, Tensor, is_standard, label
@@ -84,7 +88,7 @@ class _Planner:
         self.placement = Placement()
         self.anchors: set[int] = set()
         self.wanted: dict[str, Tensor] = {}
-        self.native: set[str] = set()
+        self.near: set[str] = set()
         self.carriers: set[int] = set()
         self.parent: dict[str, str] = {}
 
@@ -92,7 +96,7 @@ class _Planner:
         self.graph.sort()
         for node in self.graph.nodes:
             self._consider_anchor(node)
-        self._find_native()
+        self._find_near()
         for node in reversed(self.graph.nodes):
             if id(node) not in self.anchors:
                 self._demand(node)
@@ -172,16 +176,20 @@ class _Planner:
     def want(self, tensor: Tensor) -> None:
         self.wanted[tensor.name] = tensor
 
-    def _find_native(self) -> None:
+    def _find_near(self) -> None:
+        """Collect the tensors that int8 kernels compute, or element-wise float operators right behind them."""
         for node in self.graph.nodes:
-            rule = self.rule(node)
             if id(node) in self.anchors:
-                if rule is not None and rule.output:
-                    self.native.add(self.fused_output(node).name)
-            elif rule is not None and rule.role in {"follower", "passthrough"} and self._can_follow(node, rule):
-                inputs = [t.name in self.native for t in self._activations(node, rule)]
-                if any(inputs) and (rule.role == "follower" or all(inputs)):
-                    self.native |= {t.name for t in node.outputs}
+                self.near.add(node.outputs[0].name)
+                continue
+            rule = self.rule(node)
+            if rule is not None and rule.role in {"follower", "passthrough"} and self._can_follow(node, rule):
+                inputs = [t.name in self.near for t in self._activations(node, rule)]
+                near = any(inputs) if rule.role == "follower" else all(inputs)
+            else:
+                near = node.op in self.target.elementwise and any(t.name in self.near for t in node.inputs)
+            if near:
+                self.near |= {t.name for t in node.outputs}
 
     def _activations(self, node: Node, rule: OpRule) -> list[Tensor]:
         return list(node.inputs) if rule.inputs is None else [node.inputs[i] for i in rule.inputs]
@@ -194,7 +202,7 @@ class _Planner:
         tensors = [*self._activations(node, rule), *node.outputs]
         if any(self.graph.constant(t) is not None for t in self._activations(node, rule)):
             return False
-        return all(self.shapes.dtype(t) in {None, "float32"} for t in tensors)
+        return all(self.shapes.dtype(t) in (None, np.float32) for t in tensors)
 
     def _demand(self, node: Node) -> None:
         rule = self.rule(node)
@@ -203,7 +211,7 @@ class _Planner:
         if not all(t.name in self.wanted for t in node.outputs) or any(self.graph.is_output(t) for t in node.outputs):
             return
         inputs = self._activations(node, rule)
-        ready = [t.name in self.native or t.name in self.wanted for t in inputs]
+        ready = [t.name in self.near or t.name in self.wanted for t in inputs]
         if not (all(ready) if rule.role == "passthrough" else any(ready)):
             return
         self.carriers.add(id(node))

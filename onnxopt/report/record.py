@@ -37,14 +37,19 @@ class StageRecord:
 
     Attributes:
         text: The entry, e.g. `prune{ratio=0.3}`.
-        passes: Its passes in the order they ran.
+        steps: What ran: the step (`pipeline.Step`) and one record per run of a pass.
         kept: False where the stage was undone.
-        reason: Why it was undone, or what the measurement said.
-        latency: Milliseconds before and after, and their ratio, where measured.
+        reason: Why it was undone.
+        latency: Milliseconds before and after, speed-up and its spread, where measured.
     """
 
     text: str
-    passes: list[PassRecord] = field(default_factory=list)
+    steps: list[tuple[Any, list[PassRecord]]] = field(default_factory=list)
     kept: bool = True
     reason: str = ""
     latency: dict[str, float] | None = None
+
+    @property
+    def passes(self) -> list[PassRecord]:
+        """All records in the order the passes ran."""
+        return [record for _, records in self.steps for record in records]

@@ -1,5 +1,7 @@
 """ONNX Runtime sessions on the CPU."""
 
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ import onnxruntime
 
 from onnxopt.errors import OptimizationError
 from onnxopt.graph import Array
+from onnxopt.runtime.adapter import Feeds, Kernels, Model
 
-Feeds = Mapping[str, Array]
-Model = onnx.ModelProto | bytes | str | Path
+INT8_OPS = frozenset({"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulNBits", "ConvInteger"})
+FLOAT_OPS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose")
 
 
 class OrtSession:
@@ -22,7 +26,6 @@ class OrtSession:
         threads: Threads inside an operator; one by default, so that timings mean something.
         optimized: False runs the graph as it is written, all graph optimizations off.
         config: Session configuration entries.
-        keep: Where ORT writes the graph that it really runs.
 
     Raises:
         OptimizationError: ORT cannot load the model; carries ORT's own words.
@@ -35,7 +38,6 @@ class OrtSession:
         threads: int = 1,
         optimized: bool = True,
         config: Mapping[str, str] | None = None,
-        keep: str | Path | None = None,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -45,8 +47,6 @@ class OrtSession:
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
         for key, value in (config or {}).items():
             options.add_session_config_entry(key, value)
-        if keep is not None:
-            options.optimized_model_filepath = str(keep)
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
         try:
             self._session = onnxruntime.InferenceSession(
@@ -78,3 +78,39 @@ class OrtSession:
 def first_line(error: Exception) -> str:
     """ORT's message without its stack."""
     return str(error).strip().split("\n", 1)[0][:400]
+
+
+class OrtRuntime:
+    """ONNX Runtime on the CPU, as an adapter."""
+
+    @property
+    def version(self) -> str:
+        """Name and version."""
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    def open(self, model: Model, *, threads: int = 1) -> OrtSession:
+        """Load a model with all optimizations on."""
+        return OrtSession(model, threads=threads)
+
+    def kernels(self, model: onnx.ModelProto) -> Kernels:
+        """Read the optimized graph back. Fusion keeps the name of the node that it fuses into."""
+        weighted = {n.name for n in model.graph.node if n.op_type in FLOAT_OPS}
+        with tempfile.TemporaryDirectory() as folder:
+            # The extended level holds every int8 fusion; the layout level above it renames nodes.
+            extended = _optimized(model, Path(folder) / "extended.onnx", "ORT_ENABLE_EXTENDED")
+            everything = _optimized(model, Path(folder) / "all.onnx", "ORT_ENABLE_ALL")
+        int8 = {n.name for n in extended.graph.node if n.op_type in INT8_OPS}
+        left = Counter(n.op_type for n in everything.graph.node if n.op_type in CONVERSIONS)
+        return Kernels(frozenset(int8 & weighted), frozenset(weighted - int8), dict(sorted(left.items())))
+
+
+def _optimized(model: onnx.ModelProto, file: Path, level: str) -> onnx.ModelProto:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.optimized_model_filepath = str(file)
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise OptimizationError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+    return onnx.load(file)

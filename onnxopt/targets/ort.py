@@ -54,6 +54,7 @@ ORT = Target(
     rules=_RULES,
     default_reason="ONNX Runtime has no int8 kernel for this operator",
     fused_activations=frozenset({"Relu", "Clip"}),
+    elementwise=frozenset({"QuickGelu", "Sigmoid", "Mul", "Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid"}),
     max_stem_channels=4,
     contrib_silu=True,
     softmax_by_exp=True,

@@ -53,6 +53,7 @@ class Target:
         rules: Op type to rule; an op without one is left in float.
         default_reason: Why an op without a rule is left in float.
         fused_activations: Ops that fuse into a weighted op before them if their range needs no clipping.
+        elementwise: Float ops that keep their input's memory layout, so that int8 may go on behind them.
         max_stem_channels: A Conv on the graph input with at most so many input channels stays float.
         contrib_silu: Whether `com.microsoft.QuickGelu` may be emitted.
         softmax_by_exp: Whether the softmax of a box head is faster as Exp, Conv and Div.
@@ -69,6 +70,7 @@ class Target:
     rules: Mapping[str, OpRule] = field(default_factory=dict)
     default_reason: str = "the runtime has no int8 kernel for this op"
     fused_activations: frozenset[str] = frozenset()
+    elementwise: frozenset[str] = frozenset()
     max_stem_channels: int = 0
     contrib_silu: bool = False
     softmax_by_exp: bool = False

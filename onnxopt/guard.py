@@ -1,0 +1,54 @@
+"""Never hand back a slower model in silence: each stage is timed against the graph before it, and undone if slower."""
+
+from collections.abc import Callable, Sequence
+
+from onnxopt.graph import Graph
+from onnxopt.manager import Observer, run_step
+from onnxopt.pass_api import Context
+from onnxopt.pipeline import Stage
+from onnxopt.report.record import StageRecord
+from onnxopt.runtime.latency import Comparison
+
+Judge = Callable[[Graph, Graph], Comparison]
+
+
+def run_stage(
+    stage: Stage, graph: Graph, context: Context, observers: Sequence[Observer], judge: Judge | None
+) -> tuple[Graph, StageRecord]:
+    """Run one stage, and undo it if it made the model slower by more than the measured spread.
+
+    Args:
+        stage: What to run.
+        graph: The graph before it; not changed.
+        context: Shared by all stages.
+        observers: Watch every pass.
+        judge: Times the graph before and after; None where the target cannot run here or nothing may be undone.
+
+    Returns:
+        The graph to go on with, and what happened.
+    """
+    record = StageRecord(stage.text)
+    after = graph.copy()
+    for step in stage.steps:
+        records = run_step(step, after, context, observers)
+        record.steps.append((step, records))
+    if not any(r.changed for r in record.passes):
+        return after, record
+    if judge is None:
+        return after, record
+    timing = judge(graph, after)
+    before, now = timing.latencies
+    record.latency = {
+        "before_ms": before.milliseconds.median,
+        "after_ms": now.milliseconds.median,
+        "speedup": now.speedup.median,
+        "spread": now.speedup.spread,
+    }
+    if now.slower():
+        record.kept = False
+        record.reason = (
+            f"slower on {context.target.name}: {before.milliseconds.median:.2f} ms before, "
+            f"{now.milliseconds.median:.2f} ms after ({now.speedup.median:.2f} x ± {now.speedup.spread:.2f}); undone"
+        )
+        return graph, record
+    return after, record

@@ -1,0 +1,119 @@
+"""The report of one run: what the end table shows and what `--report` writes as JSON.
+
+The JSON follows `schema.json` beside this file; `schema_version` is raised when a field changes its meaning.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxopt.report.record import PassRecord, StageRecord
+
+SCHEMA_VERSION = 1
+SCHEMA = Path(__file__).with_name("schema.json")
+
+
+@dataclass
+class Measured:
+    """One model, before or after.
+
+    Attributes:
+        bytes: Size of the file.
+        parameters: Elements of its initializers.
+        macs: Multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul at the size it was run at.
+        latency_ms: Median on the target, one thread; None where not measured.
+        latency_spread_ms: Half the distance between the quartiles.
+        score: By the user's metric; None without one.
+        int8_share: Share of the MACs that the runtime really computes in int8; None where unknown.
+    """
+
+    bytes: int
+    parameters: int
+    macs: int
+    latency_ms: float | None = None
+    latency_spread_ms: float | None = None
+    score: float | None = None
+    int8_share: float | None = None
+
+
+@dataclass
+class RunReport:
+    """Everything that a run has to say.
+
+    Attributes:
+        model: Source, digest of the input file, output paths.
+        target: Name, runtime and its version, or why it was not measured.
+        inputs: Shapes the model was run at.
+        data: Source, digest, counts, whether it was synthetic.
+        recipe: The resolved recipe, as TOML.
+        before: The input model.
+        after: The output model.
+        speedup: Latency before / after, measured together, and its spread; None where not measured.
+        quality: SQNR in dB, cosine and largest error per output, agreement, on held-out inputs.
+        metric: Name of the metric, or None.
+        stages: What ran.
+        unfused: Weighted layers that run in float: name, MACs and reason.
+        warnings: What a reader must know.
+        environment: Versions and processor.
+    """
+
+    model: dict[str, Any]
+    target: dict[str, Any]
+    inputs: list[str]
+    data: dict[str, Any]
+    before: Measured
+    recipe: str = ""
+    after: Measured | None = None
+    speedup: dict[str, float] | None = None
+    quality: dict[str, Any] = field(default_factory=dict)
+    metric: str | None = None
+    stages: list[StageRecord] = field(default_factory=list)
+    unfused: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; what is not finite becomes None or a word."""
+        fields = {k: v for k, v in self.__dict__.items() if k not in {"stages", "before", "after"}}
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            **fields,
+            "before": asdict(self.before),
+            "after": asdict(self.after) if self.after else None,
+            "stages": [_stage(stage) for stage in self.stages],
+        }
+        plain: dict[str, Any] = _plain(document)
+        return plain
+
+    def to_json(self) -> str:
+        """Text of the JSON file."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _stage(stage: StageRecord) -> dict[str, Any]:
+    return {
+        "text": stage.text,
+        "kept": stage.kept,
+        "reason": stage.reason,
+        "latency": stage.latency,
+        "passes": [_pass(record) for record in stage.passes],
+    }
+
+
+def _pass(record: PassRecord) -> dict[str, Any]:
+    notes = [{"where": where, "reason": reason} for where, reason in record.notes]
+    return {**asdict(record), "notes": notes}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,111 @@
+"""The table at the end of a run, for people."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from onnxopt.report.record import StageRecord
+from onnxopt.report.run import RunReport
+
+SHOWN = 6  # notes of one kind
+
+
+def summary(report: RunReport) -> str:
+    """Before → after, what was done, what was left alone and why, in plain text."""
+    parts = [_table(report), *_stages(report), *_left_alone(report), *_warnings(report)]
+    return "\n".join(parts)
+
+
+def _table(report: RunReport) -> str:
+    rows = list(_rows(report))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _rows(report: RunReport) -> Iterator[tuple[str, str, str, str]]:
+    before, after = report.before, report.after or report.before
+    yield "", "before", "after", ""
+    yield "file size", _bytes(before.bytes), _bytes(after.bytes), _ratio(after.bytes, before.bytes)
+    yield "parameters", f"{before.parameters:,}", f"{after.parameters:,}", _ratio(after.parameters, before.parameters)
+    yield "MACs", _count(before.macs), _count(after.macs), _ratio(after.macs, before.macs)
+    if before.latency_ms is not None and after.latency_ms is not None and report.speedup is not None:
+        speedup = f"{report.speedup['median']:.2f} x faster ± {report.speedup['spread']:.2f}"
+        yield f"latency, {report.target['runtime']}", _ms(before), _ms(after), speedup
+    else:
+        yield "latency", "not measured", "not measured", str(report.target.get("why_not_measured", ""))
+    if report.metric is not None and before.score is not None and after.score is not None:
+        yield report.metric, f"{before.score:.4f}", f"{after.score:.4f}", f"{after.score - before.score:+.4f}"
+    yield from _quality(report)
+    if after.int8_share is not None:
+        yield "int8 share of MACs", f"{before.int8_share or 0:.1%}", f"{after.int8_share:.1%}", ""
+
+
+def _quality(report: RunReport) -> Iterator[tuple[str, str, str, str]]:
+    for name, distance in report.quality.get("outputs", {}).items():
+        yield f"SQNR of '{name}'", "", _db(distance["sqnr_db"]), f"cosine {distance['cosine']:.4f}"
+    if report.quality.get("top1") is not None:
+        yield "top-1 agreement", "", f"{report.quality['top1']:.1%}", f"{report.quality['samples']} inputs"
+    if report.quality.get("detections") is not None:
+        yield "detections agreeing", "", f"{report.quality['detections']:.1%}", f"{report.quality['samples']} inputs"
+
+
+def _stages(report: RunReport) -> Iterator[str]:
+    yield ""
+    for stage in report.stages:
+        yield f"{stage.text}: {'kept' if stage.kept else 'undone'}{': ' + stage.reason if stage.reason else ''}"
+        for line in _counts(stage):
+            yield f"  {line}"
+    if report.stages and not any(s.kept for s in report.stages):
+        yield "no stage paid: the model's own graph is handed back"
+
+
+def _counts(stage: StageRecord) -> Iterator[str]:
+    counted: dict[str, Counter[str]] = {}
+    for record in stage.passes:
+        counted.setdefault(record.name, Counter()).update(record.counts)
+    for name, counts in counted.items():
+        if counts:
+            yield f"{name}: " + ", ".join(f"{number} {what}" for what, number in counts.items())
+
+
+def _left_alone(report: RunReport) -> Iterator[str]:
+    reasons: dict[str, list[str]] = {}
+    for stage in report.stages:
+        for record in stage.passes:
+            for where, reason in record.notes:
+                reasons.setdefault(f"{record.name}: {reason}", []).append(where)
+    if reasons:
+        yield "\nleft alone:"
+    for reason, places in reasons.items():
+        unique = list(dict.fromkeys(places))
+        more = f" and {len(unique) - SHOWN} more" if len(unique) > SHOWN else ""
+        yield f"  {reason}: {', '.join(unique[:SHOWN])}{more}"
+
+
+def _warnings(report: RunReport) -> Iterator[str]:
+    for warning in report.warnings:
+        yield f"warning: {warning}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**20:.2f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+
+
+def _count(number: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)
+
+
+def _ratio(now: int, before: int) -> str:
+    return f"{now / before:.2f} x" if before else ""
+
+
+def _ms(measured: Any) -> str:
+    return f"{measured.latency_ms:.2f} ms ± {measured.latency_spread_ms:.2f}"
+
+
+def _db(value: float) -> str:
+    return "equal" if value == float("inf") else f"{value:.1f} dB"

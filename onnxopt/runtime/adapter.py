@@ -1,0 +1,62 @@
+"""What onnxopt asks of a runtime: run a model, and say what it really did with it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+import onnx
+
+from onnxopt.graph import Array
+from onnxopt.targets import Target
+
+Feeds = Mapping[str, Array]
+Model = onnx.ModelProto | bytes | str | Path
+
+
+class Session(Protocol):
+    """A loaded model."""
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run once; all outputs by name, or those asked for."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What a runtime made of a graph.
+
+    Attributes:
+        int8: Names of the graph's nodes that run in an int8 kernel.
+        floating: Names of weighted nodes that run in float.
+        conversions: How many quantize, dequantize and layout conversions are left at run time, by kind.
+    """
+
+    int8: frozenset[str]
+    floating: frozenset[str]
+    conversions: dict[str, int] = field(default_factory=dict)
+
+
+class Runtime(Protocol):
+    """A runtime that is installed here."""
+
+    @property
+    def version(self) -> str:
+        """Name and version."""
+
+    def open(self, model: Model, *, threads: int = 1) -> Session:
+        """Load a model as its users would, all optimizations on."""
+
+    def kernels(self, model: onnx.ModelProto) -> Kernels:
+        """Read back which kernels the runtime chose; node names of `model` must be unique."""
+
+
+def load_runtime(target: Target) -> Runtime | None:
+    """The target's runtime, or None where it cannot run on this machine."""
+    if not target.adapter:
+        return None
+    module, _, name = target.adapter.partition(":")
+    try:
+        return cast("Runtime", getattr(import_module(module), name)())
+    except ImportError:
+        return None
