@@ -3,18 +3,18 @@
 onnxopt run reproducer/model.onnx --recipe reproducer/recipe.toml
 """
 
-import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from onnxopt.errors import OnnxoptError, UsageError
 from onnxopt.graph import Graph
 from onnxopt.manager import Watcher
 from onnxopt.model_io import save
 from onnxopt.pass_api import Context, Pass
+from onnxopt.pipeline import Entry, Pipeline
+from onnxopt.recipe import Recipe
 
 PACKAGES = ("onnxopt", "onnx", "onnxruntime", "onnx-graphsurgeon", "numpy", "numba")
 
@@ -57,16 +57,8 @@ class Reproduce(Watcher):
 
 
 def _recipe(step: Pass, context: Context) -> str:
-    lines = ["version = 1", "", "[target]", f"name = {_toml(context.target.name)}", "", "[[pipeline]]"]
-    lines.append(f"pass = {_toml(step.name)}")
-    lines += [f"{key} = {_toml(value)}" for key, value in context.record.options.items() if value is not None]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    alone = Pipeline((Entry(step.name, dict(context.record.options)),))
+    return str(Recipe(alone, target=context.target.name, never_slower=False))
 
 
 def _versions() -> str:

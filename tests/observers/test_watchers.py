@@ -100,6 +100,7 @@ def test_a_failure_leaves_a_reproducer(tmp_path):
     assert tomllib.loads((folder / "recipe.toml").read_text()) == {
         "version": 1,
         "target": {"name": "plain"},
+        "guard": {"never_slower": False},
         "pipeline": [{"pass": "append", "op": "Failure", "scopes": ["a", 'say "b"']}],
     }
     assert "onnxruntime " in (folder / "versions.txt").read_text()
