@@ -7,7 +7,7 @@ construction both give the same outputs for any choice of channels and any weigh
 
 import numpy as np
 
-from onnxopt.analysis.channels.atoms import Kept
+from onnxopt.analysis.channels.atoms import BoolArray, Kept
 from onnxopt.analysis.channels.trace import Trace
 from onnxopt.analysis.shapes import Shapes, infer
 from onnxopt.graph import Graph, Node, Tensor, Variable
@@ -71,11 +71,11 @@ def masked(graph: Graph, relations: Trace, kept: Kept) -> Graph:
     return copy
 
 
-def _mask_values(rank: int, axis: int, stays: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _mask_values(rank: int, axis: int, stays: BoolArray) -> BoolArray:
     return stays.reshape([-1 if i == axis else 1 for i in range(rank)])
 
 
-def _mask(graph: Graph, node: Node, index: int, mask: np.ndarray, shapes: Shapes) -> None:  # type: ignore[type-arg]
+def _mask(graph: Graph, node: Node, index: int, mask: BoolArray, shapes: Shapes) -> None:
     tensor = node.inputs[index]
     values = mask.astype(shapes.dtype(tensor) or np.dtype(np.float32))
     product = graph.add_node("Mul", [tensor, values], name=f"{node.name or node.op}_mask", before=node)

@@ -1,4 +1,4 @@
-"""Rules of Reshape and Flatten.
+"""Rules of Reshape and Flatten, and of constants that are reshaped before use.
 
 Row-major order means that leading dimensions which agree are the same axes, and so are trailing ones; what is left
 in the middle is rearranged. A channel axis outside the middle passes. In the middle it may be merged with others,
@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 
 from onnxopt.analysis.channels.atoms import IntArray, Kept
-from onnxopt.analysis.channels.trace import Refuse, Trace
+from onnxopt.analysis.channels.trace import Refuse, Rule, Trace
 from onnxopt.graph import Graph, Node
 
 Dim = int | str
@@ -95,15 +95,37 @@ def _resolve(dims: list[Dim], wanted: list[int]) -> list[Dim]:
     return [rest if d == -1 else d for d in out]
 
 
-def _follow(
-    tracked: Mapping[int, IntArray], before: list[Dim], after: list[Dim]
-) -> list[tuple[int, IntArray]]:
+def _follow(tracked: Mapping[int, IntArray], before: list[Dim], after: list[Dim]) -> list[tuple[int, IntArray]]:
     """Where the tracked axes go: new axis and its atoms for each. Two that meet in one axis are refused."""
     match = _Match.of(before, after)
     places = [match.place(axis, atoms) for axis, atoms in tracked.items()]
     if len({at for at, _ in places}) < len(places):
         raise Refuse("merges two axes of channels")
     return places
+
+
+def view(rule: Rule) -> Rule:
+    """A rule that also tracks a constant with one real axis, such as a bias `[C]` reshaped to `[1, C, 1, 1]`.
+
+    Its atoms begin free: whatever the result is joined with says what they are.
+    """
+
+    def apply(node: Node, trace: Trace) -> None:
+        value = trace.graph.constant(node.inputs[0])
+        real = [] if value is None else [axis for axis, length in enumerate(value.shape) if length > 1]
+        if value is None or len(real) != 1:
+            rule(node, trace)
+            return
+        atoms = trace.atoms.fresh(value.shape[real[0]])
+        trace.site("constant", 0, real[0], atoms)
+        before = dict(trace.tracked(node.inputs[0]))
+        trace.put(node.inputs[0], real[0], atoms)
+        try:
+            rule(node, trace)
+        finally:
+            trace.layouts[node.inputs[0].name] = before
+
+    return apply
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,9 @@ def split(node: Node, trace: Trace) -> None:
         if axis != along:
             for output in node.outputs:
                 trace.put(output, axis, atoms)
-    atoms = trace.tracked(source).get(along)
-    if atoms is None:
+    if along not in trace.tracked(source):
         return
+    atoms = trace.tracked(source)[along]
     sizes = trace.ints(node, 1, "split") or _equal_parts(len(atoms), len(node.outputs))
     if sum(sizes) != len(atoms) or len(sizes) != len(node.outputs):
         raise Refuse(f"splits {len(atoms)} channels into {sizes}")

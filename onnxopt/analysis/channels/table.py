@@ -10,7 +10,7 @@ from onnxopt.analysis.channels import elementwise, geometry, reshaping, segments
 from onnxopt.analysis.channels.trace import Rule
 
 _UNARY = """
-    Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu
+    Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu
     HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid
     Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu com.microsoft.Gelu com.microsoft.QuickGelu
 """
@@ -30,6 +30,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **dict.fromkeys(_BROADCAST.split(), elementwise.broadcast),
         **dict.fromkeys(_POOLS.split(), geometry.pool),
         **dict.fromkeys(_REDUCTIONS.split(), geometry.reduce),
+        "Cast": reshaping.view(elementwise.unary),
         "BatchNormalization": weighted.batch_normalization,
         "Concat": segments.concat,
         "Conv": weighted.conv,
@@ -43,15 +44,15 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "MatMul": weighted.matmul,
         "Pad": geometry.pad,
         "QuantizeLinear": elementwise.quantize,
-        "Reshape": reshaping.reshape,
+        "Reshape": reshaping.view(reshaping.reshape),
         "Resize": geometry.resize,
         "Shape": segments.shape,
         "Slice": segments.slice_,
         "Softmax": geometry.softmax,
         "Split": segments.split,
-        "Squeeze": geometry.squeeze,
-        "Transpose": geometry.transpose,
-        "Unsqueeze": geometry.unsqueeze,
+        "Squeeze": reshaping.view(geometry.squeeze),
+        "Transpose": reshaping.view(geometry.transpose),
+        "Unsqueeze": reshaping.view(geometry.unsqueeze),
         "Upsample": geometry.resize,
     }
 )

@@ -72,7 +72,7 @@ def gemm(node: Node, trace: Trace) -> None:
         raise Refuse("multiplies a transposed activation")
     weight = trace.weight(node, 1)
     across = 1 if node.attrs.get("transB") else 0
-    _multiply(node, trace, rank=2, along=1, weight=(1, across), sizes=(weight.shape[across], weight.shape[1 - across]))
+    _multiply(node, trace, (2, 1), (1, across), (weight.shape[across], weight.shape[1 - across]))
 
 
 def matmul(node: Node, trace: Trace) -> None:
@@ -85,14 +85,20 @@ def matmul(node: Node, trace: Trace) -> None:
     if weight.ndim != 2 or rank < 2:
         raise Refuse("multiplies by a constant that is no matrix")
     across, along = (0, rank - 1) if side == 1 else (1, rank - 2)
-    _multiply(node, trace, rank, along, (side, across), (weight.shape[across], weight.shape[1 - across]))
+    _multiply(node, trace, (rank, along), (side, across), (weight.shape[across], weight.shape[1 - across]))
 
 
-def _multiply(
-    node: Node, trace: Trace, rank: int, along: int, weight: tuple[int, int], sizes: tuple[int, int]
-) -> None:
-    """Contract axis `along` of the activation with axis `weight[1]` of the constant at input `weight[0]`."""
-    index, across = weight
+def _multiply(node: Node, trace: Trace, data: tuple[int, int], weight: tuple[int, int], sizes: tuple[int, int]) -> None:
+    """Contract the activation's axis with one of the constant's.
+
+    Args:
+        node: Gemm or MatMul.
+        trace: What is known.
+        data: The activation's rank, and its axis.
+        weight: Which input is the constant, and its axis.
+        sizes: Length of the constant's axis, and of its other one.
+    """
+    (rank, along), (index, across) = data, weight
     activation = node.inputs[1 - index]
     source = trace.axis(activation, along, sizes[0])
     result = trace.atoms.fresh(sizes[1])
