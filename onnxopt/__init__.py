@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from onnxopt.pass_api import Analysis, Context, Pass, option
     from onnxopt.targets import Target
 
+__version__ = "0.1.0"
+
 _HOME = {
     "Analysis": "pass_api",
     "CalibrationTable": "calibration.table",
@@ -51,6 +53,7 @@ __all__ = [
     "Tensor",
     "UsageError",
     "Variable",
+    "__version__",
     "load",
     "optimize",
     "option",

@@ -1,1 +1,335 @@
-"""The Python face: what the command line and a deployment pipeline both call."""
+"""The Python face: what the command line and a deployment pipeline both call.
+
+```python
+from onnxopt import optimize
+
+result = optimize("model.onnx", passes="prune,quantize", data="data.yaml", metric="coco-map")
+result.save("model.opt.onnx")
+print(result.report.to_json())
+```
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxopt import __version__, guard, model_io, registry
+from onnxopt import recipe as recipes
+from onnxopt.data import Dataset, open_dataset, synthetic
+from onnxopt.errors import UsageError
+from onnxopt.evaluation import health, measure
+from onnxopt.evaluation.inputs import resolve_inputs
+from onnxopt.evaluation.metrics import Metric, load_metric, score
+from onnxopt.graph import Graph
+from onnxopt.manager import Observer, check_requirements
+from onnxopt.observers.verify import Level, Verify
+from onnxopt.pass_api import Context, Pass
+from onnxopt.pipeline import Stage, resolve
+from onnxopt.report.run import RunReport
+from onnxopt.runtime import host
+from onnxopt.runtime.adapter import Runtime, load_runtime
+from onnxopt.runtime.latency import Comparison
+from onnxopt.targets import Target
+
+Passes = str | Iterable[Pass | str]
+SYNTHETIC_SAMPLES = 24
+DEFAULT_SAMPLES = 128
+JUDGED_SAMPLES = 32  # held-out inputs on which SQNR and agreement are measured
+VERIFY_OUTPUTS_UP_TO = 200 * 2**20  # bytes of weights
+ROUNDS, SECONDS = 30, 20.0  # of the final latency comparison; a stage's own is a third of that
+
+SYNTHETIC_WARNING = "no --data given: calibrated on synthetic pictures, so accuracy is unverified"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out.
+
+    Attributes:
+        graph: The optimized model.
+        report: Everything measured and done.
+        recipe: The resolved recipe; running it again gives the same bytes.
+    """
+
+    graph: Graph
+    report: RunReport
+    recipe: recipes.Recipe
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The optimized model as protobuf."""
+        return self.graph.to_proto()
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the model, whole or not at all; returns the files written.
+
+        Raises:
+            UsageError: The folder cannot be written, or the disk is full.
+        """
+        return model_io.save(self.graph, path)
+
+
+def optimize(
+    model: str | Path | onnx.ModelProto | Graph,
+    passes: Passes | None = None,
+    *,
+    recipe: str | Path | recipes.Recipe | None = None,
+    target: str | Target | None = None,
+    data: Any = None,
+    eval_data: Any = None,
+    metric: Any = None,
+    preprocess: Any = None,
+    samples: int | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    verify: Level | None = None,
+    keep_anyway: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Result:
+    """Run passes over a model. The model given is never changed.
+
+    Args:
+        model: File, protobuf or graph.
+        passes: Pipeline text, or passes and texts in order; default: those of the recipe.
+        recipe: File or value; arguments given here come before what it says.
+        target: Name or table; default `ort`.
+        data: What to calibrate and fit on: path, `Dataset`, or an iterable of feeds; see `--data`.
+        eval_data: What to score on; default: the source's validation split, else held-out samples of `data`.
+        metric: `top1`, `coco-map`, `module:function`, a function `(outputs, sample) -> float`, or an object with
+            `update(outputs, sample)` and `compute() -> float`.
+        preprocess: How pictures become inputs; default: inferred from metadata.
+        samples: Use at most so many of `data`.
+        input_shapes: Input name to shape, for dynamic inputs.
+        verify: off, structure, outputs or full; default outputs, structure for large models.
+        keep_anyway: Undo nothing, and hand back whatever came out.
+        observers: Watch the passes.
+
+    Raises:
+        UsageError: The model, the data or the request cannot be used as given.
+        OptimizationError: A pass broke its promise, or outputs are not finite.
+    """
+    said = recipes.load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
+    if passes is None and said is None:
+        raise UsageError("nothing to do: give passes or a recipe")
+    stages = resolve(passes if passes is not None else said.pipeline)  # type: ignore[union-attr]
+    chosen = target if target is not None else (said.target if said and said.target else "ort")
+    run = _Run(
+        graph=_graph_of(model),
+        size=Path(model).stat().st_size if isinstance(model, str | Path) else None,
+        digest=_digest(model),
+        target=_table(chosen),
+        stages=stages,
+        keep_anyway=keep_anyway or (said is not None and not said.never_slower),
+        input_shapes=input_shapes,
+    )
+    run.open_data(
+        data if data is not None else (said.source if said else None),
+        eval_data if eval_data is not None else (said.evaluation if said else None),
+        preprocess if preprocess is not None else (said.preprocess if said else None),
+        samples if samples is not None else (said.samples if said else None),
+    )
+    run.metric = load_metric(metric, metadata=run.original.metadata) if metric is not None else None
+    return run.run(verify, observers)
+
+
+def _graph_of(model: str | Path | onnx.ModelProto | Graph) -> Graph:
+    if isinstance(model, Graph):
+        return model.copy()
+    if isinstance(model, onnx.ModelProto):
+        own = onnx.ModelProto()
+        own.CopyFrom(model)
+        return Graph.from_proto(own)
+    return model_io.load(model)
+
+
+def _digest(model: str | Path | onnx.ModelProto | Graph) -> str | None:
+    if not isinstance(model, str | Path):
+        return None
+    with Path(model).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _table(target: str | Target) -> Target:
+    table = registry.load_target(target) if isinstance(target, str) else target
+    return table if table.alignment else replace(table, alignment=host.channel_block())
+
+
+class _Run:
+    """One optimization, from the loaded model to the result."""
+
+    def __init__(
+        self,
+        *,
+        graph: Graph,
+        size: int | None,
+        digest: str | None,
+        target: Target,
+        stages: list[Stage],
+        keep_anyway: bool,
+        input_shapes: Mapping[str, Sequence[int]] | None,
+    ) -> None:
+        self.original = graph
+        self.target = target
+        self.stages = stages
+        self.keep_anyway = keep_anyway
+        self.warnings = health.check_weights(graph)
+        self.small = measure.runnable(graph)
+        self.runtime: Runtime | None = load_runtime(target) if self.small else None
+        self.inputs, notes = resolve_inputs(graph, dict(input_shapes) if input_shapes else None)
+        self.warnings += notes
+        self.costs = measure.cost(graph, target, self.inputs)
+        self.before = measure.figures(graph, self.costs, size)
+        self.digest = digest
+        self.metric: Metric | None = None
+        self.data: Dataset
+        self.fit: Dataset
+        self.holdout: Dataset
+        self.evaluation: Dataset
+        self.source: str | None = None
+        self.synthetic = False
+
+    def open_data(self, data: Any, eval_data: Any, preprocess: Any, samples: int | None) -> None:
+        """Open the data, or make some up; split what is fitted on from what is judged on."""
+        self.synthetic = data is None
+        self.source = str(data) if isinstance(data, str | Path) else None
+        self.asked = (eval_data, preprocess, samples)
+        if data is None:
+            self.data = synthetic(self.inputs, samples or SYNTHETIC_SAMPLES)
+            if any(p.needs_data for stage in self.stages for p in stage.passes):
+                self.warnings.append(SYNTHETIC_WARNING)
+        else:
+            self.data = self._open(data, "calibration", preprocess, samples or DEFAULT_SAMPLES)
+        self.fit, self.holdout = self.data.split_holdout(3)
+        if not len(self.holdout):
+            self.holdout = self.fit
+            self.warnings.append("a single sample: outputs are judged on the sample that they were fitted on")
+        self.evaluation = self.holdout
+        if eval_data is not None:
+            self.evaluation = self._open(eval_data, "evaluation", preprocess, None)
+        elif isinstance(data, str | Path) and Path(data).suffix in {".yaml", ".yml"}:
+            self.evaluation = self._open(data, "evaluation", preprocess, None)
+
+    def _open(self, source: Any, role: Any, preprocess: Any, samples: int | None) -> Dataset:
+        metadata = self.original.metadata
+        return open_dataset(source, self.inputs, role=role, preprocess=preprocess, samples=samples, metadata=metadata)
+
+    def run(self, verify: Level | None, observers: Sequence[Observer]) -> Result:
+        """Run the stages, measure, and report."""
+        context = Context(self.target, inputs=self.inputs, fit=self.fit, holdout=self.holdout, synthetic=self.synthetic)
+        check_requirements(self.stages, context)
+        watchers = [*observers, self._verifier(verify)]
+        judge = self._judge if self.runtime is not None and not self.keep_anyway else None
+        graph, records = self.original, []
+        for stage in self.stages:
+            graph, record = guard.run_stage(stage, graph, context, watchers, judge)
+            records.append(record)
+        graph = graph.copy()
+        resolved = recipes.Recipe(
+            recipes.resolved_pipeline(records),
+            target=self.target.name,
+            source=self.source,
+            evaluation=str(self.asked[0]) if isinstance(self.asked[0], str | Path) else None,
+            preprocess=str(self.data.preprocess) if self.data.preprocess is not None and not self.synthetic else None,
+            samples=self.asked[2],
+            never_slower=False,
+        )
+        report = self._report(graph, resolved)
+        report.stages = records
+        self._measure(graph, report)
+        self._sign(graph, resolved, report)
+        return Result(graph, report, resolved)
+
+    def _verifier(self, level: Level | None) -> Verify:
+        if level is None:
+            level = "outputs" if self.original.nbytes() < VERIFY_OUTPUTS_UP_TO else "structure"
+        if not self.small:
+            level = "off" if level == "off" else "structure"
+        feeds = [next(iter(part)).feeds for part in (self.fit, self.holdout)] if level in {"outputs", "full"} else []
+        return Verify(level, feeds)
+
+    def _judge(self, before: Graph, after: Graph) -> Comparison:
+        assert self.runtime is not None
+        feeds = next(iter(self.holdout)).feeds
+        comparison: Comparison = measure.time_pair(
+            self.runtime, before, after, feeds, rounds=ROUNDS, seconds=SECONDS / 3
+        )
+        return comparison
+
+    def _report(self, graph: Graph, resolved: recipes.Recipe) -> RunReport:
+        data = {
+            "source": self.data.description,
+            "synthetic": self.synthetic,
+            "digest": self.data.digest(),
+            "fitted_on": len(self.fit),
+            "judged_on": min(len(self.holdout), JUDGED_SAMPLES),
+            "notes": self.data.notes,
+        }
+        why = "" if self.runtime is not None else "the target cannot run here"
+        return RunReport(
+            model={"source": graph.source, "digest": self.digest},
+            target={
+                "name": self.target.name,
+                "runtime": self.runtime.version if self.runtime is not None else "",
+                "why_not_measured": why if self.small else "the model is larger than 2 GB",
+                "threads": 1,
+            },
+            inputs=[str(i) for i in self.inputs],
+            data=data,
+            before=self.before,
+            recipe=str(resolved),
+            metric=self.metric.name if self.metric is not None else None,
+            warnings=self.warnings + self.data.notes,
+            environment={
+                "onnxopt": __version__,
+                "processor": host.processor(),
+                **host.versions("onnx", "onnxruntime", "numpy", "numba", "openvino"),
+            },
+        )
+
+    def _measure(self, graph: Graph, report: RunReport) -> None:
+        costs = measure.cost(graph, self.target, self.inputs)
+        after = report.after = measure.figures(graph, costs)
+        if self.runtime is None:
+            return
+        sessions = (self.runtime.open(self.original.to_proto()), self.runtime.open(graph.to_proto()))
+        report.quality = measure.quality(
+            *sessions, self.holdout.take(JUDGED_SAMPLES), self.original.metadata, strict=not self.keep_anyway
+        )
+        if self.metric is not None:
+            self.before.score, after.score = (score(self.metric, s.run, self.evaluation).value for s in sessions)
+        feeds = next(iter(self.holdout)).feeds
+        timing = measure.time_pair(self.runtime, self.original, graph, feeds, rounds=ROUNDS, seconds=SECONDS)
+        for measured, latency in zip((self.before, after), timing.latencies, strict=True):
+            measured.latency_ms = latency.milliseconds.median
+            measured.latency_spread_ms = latency.milliseconds.spread
+        report.speedup = {
+            "median": timing.latencies[1].speedup.median,
+            "spread": timing.latencies[1].speedup.spread,
+            "rounds": timing.rounds,
+        }
+        self._fusion(graph, report, costs)
+
+    def _fusion(self, graph: Graph, report: RunReport, costs: Any) -> None:
+        assert self.runtime is not None
+        assert report.after is not None
+        kernels = measure.read_kernels(graph, self.runtime)
+        macs = measure.macs_by_name(graph, costs)
+        total = sum(macs.values())
+        report.after.int8_share = sum(macs.get(n, 0) for n in kernels.int8) / total if total else 0.0
+        self.before.int8_share = 0.0 if kernels.int8 else report.after.int8_share
+        reasons = {where: why for stage in report.stages for r in stage.passes for where, why in r.notes}
+        report.unfused = [
+            {"node": name, "macs": count, "reason": next((w for k, w in reasons.items() if f"'{name}'" in k), "")}
+            for name, count in sorted(macs.items(), key=lambda item: -item[1])
+            if name in kernels.floating
+        ]
+
+    def _sign(self, graph: Graph, resolved: recipes.Recipe, report: RunReport) -> None:
+        """Write into the model's metadata what made it."""
+        graph.set_metadata("onnxopt.version", __version__)
+        graph.set_metadata("onnxopt.recipe", str(resolved.pipeline))
+        graph.set_metadata("onnxopt.target", self.target.name)
+        graph.set_metadata("onnxopt.data", report.data["digest"])

@@ -50,7 +50,10 @@ class Graph:
     def to_proto(self, *, weights: bool = True) -> onnx.ModelProto:
         """Protobuf model. `weights=False` drops the data of large initializers, for analysis at any size."""
         self.sort()
-        return graph_proto.export_model(self.ir, self._shell, weights=weights)
+        model = graph_proto.export_model(self.ir, self._shell, weights=weights)
+        if self.ir_version < 4:
+            _list_as_inputs(model.graph)
+        return model
 
     def copy(self) -> "Graph":
         """Copy that shares the weights with this graph."""
@@ -210,6 +213,14 @@ class Graph:
         yield from (t.name for t in [*self.inputs, *self.outputs, *self.unused_initializers])
         yield from (v.name for v in self._shell.graph.input)
 
+    def name_nodes(self) -> None:
+        """Give every top-level node a name of its own; names that are unique already stay."""
+        seen: set[str] = set()
+        for node in self.nodes:
+            if not node.name or node.name in seen:
+                node.name = self.unique_name(node.name or node.op)
+            seen.add(node.name)
+
     def add_constant(self, base: str, values: Array) -> Constant:
         """New initializer named after `base`."""
         return Constant(self.unique_name(base), np.asarray(values))
@@ -339,6 +350,14 @@ class Graph:
     def nbytes(self) -> int:
         """Bytes of all initializers in use."""
         return sum(int(c._values.nbytes) for c in self.initializers())  # noqa: SLF001  (must not load them)
+
+
+def _list_as_inputs(graph: onnx.GraphProto) -> None:
+    """List new initializers as inputs too, as IR versions before 4 want it."""
+    listed = {v.name for v in graph.input}
+    for tensor in graph.initializer:
+        if tensor.name not in listed:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
 
 
 def _constant_node_value(node: Node) -> Array | None:

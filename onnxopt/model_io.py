@@ -129,6 +129,28 @@ def _check_names(model: onnx.ModelProto, file: Path) -> None:
             raise UsageError(f"{file}: output '{value.name}' is produced by nothing; the file is damaged")
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The `metadata_props` of a model file, without its external data.
+
+    Raises:
+        UsageError: No such file, or not an ONNX model.
+    """
+    return {p.key: p.value for p in _read(Path(path)).metadata_props}
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        UsageError: The folder cannot be written, or the disk is full.
+    """
+    file = Path(path)
+    try:
+        _write_whole(file, lambda stream: stream.write(text.encode()))
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be written ({error.strerror})") from None
+
+
 def save(graph: Graph, path: str | Path, *, external: bool | None = None) -> list[Path]:
     """Write a model, whole or not at all.
 

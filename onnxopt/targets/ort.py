@@ -59,6 +59,6 @@ ORT = Target(
     contrib_silu=True,
     softmax_by_exp=True,
     int32_bias=True,
-    alignment=16,
+    alignment=0,
     adapter="onnxopt.runtime.ort:OrtRuntime",
 )

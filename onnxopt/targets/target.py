@@ -58,7 +58,7 @@ class Target:
         contrib_silu: Whether `com.microsoft.QuickGelu` may be emitted.
         softmax_by_exp: Whether the softmax of a box head is faster as Exp, Conv and Div.
         int32_bias: Whether biases are emitted as int32 behind a DQ.
-        alignment: Channel counts that run fast are multiples of this.
+        alignment: Channel counts that run fast are multiples of this; 0: asked of the machine it runs on.
         adapter: `module:class` of the runtime adapter; "" where the target cannot run here.
     """
 

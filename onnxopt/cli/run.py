@@ -1,0 +1,158 @@
+"""`onnxopt run MODEL`: the main job."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from onnxopt.api import Result
+    from onnxopt.manager import Observer
+
+EPILOG = """Exit codes: 0 done (a stage that did not pay is undone and said), 1 a pass or a check failed, 2 bad usage or
+input. The table goes to stderr."""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("stray", nargs=-1, required=False)
+@click.option("--passes", metavar="TEXT", help="Pipeline, e.g. 'prune{ratio=0.3},quantize'. Quote it.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="TOML recipe to run.")
+@click.option("--target", metavar="NAME", help="What to tune for; default ort. See `onnxopt targets list`.")
+@click.option(
+    "--data", metavar="PATH", help="Calibration data: folder, data.yaml, COCO json, csv, npz or module:function."
+)
+@click.option(
+    "--eval-data", metavar="PATH", help="Data to score on; default: the val split, or held-out calibration data."
+)
+@click.option("--metric", metavar="NAME", help="top1, coco-map or module:function.")
+@click.option("--preprocess", metavar="SPEC", help="imagenet, yolo, yolox, or spelled out; default: from metadata.")
+@click.option("--samples", type=click.IntRange(min=1), help="Use at most so many calibration samples; default 128.")
+@click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x640x640", help="Size of a dynamic input.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL with the ending .opt.onnx.")
+@click.option("--force", is_flag=True, help="Replace the output file even if onnxopt did not write it.")
+@click.option("--keep-anyway", is_flag=True, help="Undo nothing and write whatever comes out.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE.json", help="Write the machine-readable report."
+)
+@click.option("--verify", type=click.Choice(["off", "structure", "outputs", "full"]), help="Default: outputs.")
+@click.option(
+    "--dump-after-each", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph as text after each pass."
+)
+@click.option("--print-recipe", is_flag=True, help="Print the resolved recipe; write no model.")
+def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
+    """Run passes over MODEL and write a smaller, faster one.
+
+    With no other option: target ort, output MODEL.opt.onnx, calibration on synthetic pictures with a warning.
+    """
+    from onnxopt.api import optimize
+    from onnxopt.evaluation.inputs import parse_input_shapes
+    from onnxopt.model_io import load
+    from onnxopt.report.summary import summary
+
+    _refuse_stray(stray, options["passes"])
+    if options["passes"] is None and options["recipe"] is None:
+        raise click.UsageError("give --passes or --recipe; see `onnxopt passes list`")
+    output = _output(model, options["output"])
+    if not options["print_recipe"]:
+        _check_output(model, output, force=options["force"])
+    shapes = parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None
+    result = optimize(
+        model,
+        options["passes"],
+        recipe=options["recipe"],
+        target=options["target"],
+        data=options["data"],
+        eval_data=options["eval_data"],
+        metric=options["metric"],
+        preprocess=options["preprocess"],
+        samples=options["samples"],
+        input_shapes=shapes,
+        verify=options["verify"],
+        keep_anyway=options["keep_anyway"],
+        observers=_observers(options["dump_after_each"], output),
+    )
+    click.echo(summary(result.report), err=True)
+    if options["print_recipe"]:
+        click.echo(str(result.recipe), nl=False)
+    else:
+        _write(result, output)
+    if options["report"] is not None:
+        _write_report(result, options["report"])
+
+
+def _refuse_stray(stray: tuple[str, ...], passes: str | None) -> None:
+    if not stray:
+        return
+    hint = ""
+    if passes is not None or any("=" in word or "," in word for word in stray):
+        hint = (
+            "; did the shell split the pipeline at its braces? Quote it: --passes 'prune{ratio=0.3, align=8},quantize'"
+        )
+    raise click.UsageError(f"unexpected argument '{stray[0]}'{hint}")
+
+
+def _output(model: Path, asked: Path | None) -> Path:
+    if asked is not None:
+        return asked
+    name = f"{model.stem}.opt.onnx"
+    beside = model.parent / name
+    return beside if os.access(model.parent, os.W_OK) else Path(name)
+
+
+def _check_output(model: Path, output: Path, *, force: bool) -> None:
+    """Refuse before any work what could not be written after it.
+
+    Raises:
+        UsageError: The output is the input, a folder, a file of somebody else's, or in a folder that is not writable.
+    """
+    from onnxopt.errors import UsageError
+
+    if output.exists() and model.exists() and output.samefile(model):
+        raise UsageError(f"{output} is the input model, which is never changed; give another place with -o")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder; give a file with -o")
+    folder = output.parent
+    if not folder.is_dir():
+        raise UsageError(f"the folder {folder} does not exist; make it or give another place with -o")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"the folder {folder} is not writable; give another place with -o")
+    if output.exists() and not force and not _ours(output):
+        raise UsageError(
+            f"{output} is there already and onnxopt did not write it; give --force or another place with -o"
+        )
+
+
+def _ours(file: Path) -> bool:
+    from onnxopt.errors import UsageError
+    from onnxopt.model_io import read_metadata
+
+    try:
+        return "onnxopt.version" in read_metadata(file)
+    except UsageError:
+        return False
+
+
+def _observers(dump: Path | None, output: Path) -> "list[Observer]":
+    from onnxopt.observers.dump import Dump
+    from onnxopt.observers.progress import Progress
+    from onnxopt.observers.reproduce import Reproduce
+
+    observers: list[Observer] = [Progress(sys.stderr), Reproduce(output.with_name(f"{output.stem}.reproducer"))]
+    if dump is not None:
+        observers.append(Dump(dump))
+    return observers
+
+
+def _write(result: "Result", output: Path) -> None:
+    files = result.save(output)
+    result.report.model["output"] = [str(f) for f in files]
+    click.echo(f"wrote {', '.join(str(f) for f in files)}", err=True)
+
+
+def _write_report(result: "Result", file: Path) -> None:
+    from onnxopt.model_io import write_text
+
+    write_text(file, result.report.to_json())
