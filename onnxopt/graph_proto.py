@@ -156,27 +156,43 @@ def producers(node: gs.Node) -> Iterator[gs.Node]:
 
 
 def copy_graph(ir: gs.Graph) -> gs.Graph:
-    """Copy of a graph that shares the weights with the original."""
-    copy = ir.copy()
-    _copy_origins(ir, copy)
+    """Copy of a graph that shares the weights with the original.
+
+    (graphsurgeon's own copy gives each nested graph a constant of its own where several read one.)
+    """
+    return _copy_graph(ir, {})
+
+
+def _copy_graph(ir: gs.Graph, made: dict[int, gs.Tensor]) -> gs.Graph:
+    """Copy one level; `made` holds the copy of each tensor met so far, by the original's identity."""
+    nodes = [_copy_node(node, made) for node in ir.nodes]
+    inputs, outputs = ([_copy_tensor(t, made) for t in ends] for ends in (ir.inputs, ir.outputs))
+    copy = gs.Graph(nodes, inputs, outputs, name=ir.name, opset=ir.opset)
+    for constant in constants(ir):
+        if constant.__dict__.get("owner") is ir:
+            made[id(constant)].__dict__["owner"] = copy
+    for key in ("origin", "order"):
+        if key in ir.__dict__:
+            copy.__dict__[key] = ir.__dict__[key]
+    copy.__dict__["unused"] = list(ir.__dict__.get("unused", []))
     return copy
 
 
-def _copy_origins(source: gs.Graph, target: gs.Graph) -> None:
-    for before, after in zip(source.nodes, target.nodes, strict=True):
-        after.domain = before.domain
-        if "origin" in before.__dict__:
-            after.__dict__["origin"] = before.__dict__["origin"]
-        for name, value in before.attrs.items():
-            if isinstance(value, gs.Graph):
-                _copy_origins(value, after.attrs[name])
-    owned = {c.name for c in constants(source) if c.__dict__.get("owner") is source}
-    for constant in constants(target):
-        if constant.name in owned and "owner" not in constant.__dict__:
-            constant.__dict__["owner"] = target
-    for key in ("origin", "unused", "order"):
-        if key in source.__dict__:
-            target.__dict__[key] = source.__dict__[key]
+def _copy_node(node: gs.Node, made: dict[int, gs.Tensor]) -> gs.Node:
+    attrs = {k: _copy_graph(v, made) if isinstance(v, gs.Graph) else v for k, v in node.attrs.items()}
+    inputs, outputs = ([_copy_tensor(t, made) for t in ends] for ends in (node.inputs, node.outputs))
+    copy = gs.Node(node.op, node.name, attrs, inputs, outputs, node.domain)
+    if "origin" in node.__dict__:
+        copy.__dict__["origin"] = node.__dict__["origin"]
+    return copy
+
+
+def _copy_tensor(tensor: gs.Tensor, made: dict[int, gs.Tensor]) -> gs.Tensor:
+    if not tensor.name:
+        return gs.Variable.empty()
+    if id(tensor) not in made:
+        made[id(tensor)] = tensor.copy()
+    return made[id(tensor)]
 
 
 def walk(ir: gs.Graph) -> Iterator[gs.Node]:

@@ -54,6 +54,15 @@ class Graph:
     outputs: list[Tensor]
     name: str
     opset: int
+    def __init__(
+        self,
+        nodes: Sequence[Node] | None = ...,
+        inputs: Sequence[Tensor] | None = ...,
+        outputs: Sequence[Tensor] | None = ...,
+        *,
+        name: str | None = ...,
+        opset: int | None = ...,
+    ) -> None: ...
     def copy(self) -> Graph: ...
 
 def import_onnx(onnx_model: onnx.ModelProto) -> Graph: ...
