@@ -185,9 +185,14 @@ def _check_honest(record: PassRecord, before: Graph, after: Graph) -> None:
 
 
 def _state(graph: Graph) -> bytes:
-    """The whole file but recorded shapes, which go when a pass says that it changed something."""
+    """The whole file but recorded shapes, which go when a pass says that it changed something.
+
+    Weights are written in one way: one that a pass has read is exported as raw bytes, whatever it was in the file.
+    """
     model = graph.to_proto()
     del model.graph.value_info[:]
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
     return model.SerializeToString(deterministic=True)
 
 
