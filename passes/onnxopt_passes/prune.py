@@ -34,7 +34,8 @@ from onnxopt.runtime.ort import OrtSession
 KEY = "onnxopt.prune"
 SQNR_DB = 20.0
 SAMPLES = 4
-TRIALS = 8
+TRIALS = 12
+WIDEST_BLOCK = 16  # a multiple of what any CPU kernel likes, for a target that does not say
 PROTOBUF_LIMIT = 2 << 30
 
 Choice = dict[str, list[int]]
@@ -83,7 +84,7 @@ class Prune(Pass):
         """
         if self.ratio is not None and self.threshold is not None:
             raise UsageError("prune: give ratio or threshold, not both")
-        align = self.align or context.target.alignment
+        align = self.align or context.target.alignment or WIDEST_BLOCK
         context.resolve(align=align)
         found = context.get(ChannelGroups)
         groups = self._in_scope(found, context)
@@ -141,7 +142,7 @@ class Prune(Pass):
             if group.name in choice:
                 continue
             if len(allowed_counts(group, align)) == 1:
-                block = group.step(align) * group.unit
+                block = group.step(align) * group.channels // group.size
                 context.note(group.name, f"{group.channels} channels are no more than one block of {block}")
             elif self.ratio:
                 context.note(group.name, f"rounded to multiples of {align}, all {group.channels} channels stay")
@@ -171,7 +172,8 @@ def _record(graph: Graph, found: ChannelGroups, choice: Choice, context: Context
         bits = np.zeros(groups[name].size, np.uint8)
         bits[places] = 1
         packed[name] = np.packbits(bits).tobytes().hex()
-        context.count("channels removed", (groups[name].size - len(places)) * groups[name].unit)
+        share = 1 - len(places) / groups[name].size
+        context.count("channels removed", round(groups[name].channels * share))
     runs = [*json.loads(graph.metadata.get(KEY, "[]")), packed]
     graph.set_metadata(KEY, json.dumps(runs, separators=(",", ":")))
     context.count("groups cut", len(choice))

@@ -40,7 +40,8 @@ class Group:
     Attributes:
         name: The node that first makes the channels, with their range where it makes others too.
         roots: One atom for each thing that can be removed, in the order in which the first producer has them.
-        unit: Channels that go with each of them; more than one behind a grouped convolution.
+        channels: How many channels of the first producer these are: more than `size` behind a grouped convolution.
+        unit: Greatest common divisor of the numbers of channels that go with each of them on any axis of an activation.
         members: What is cut.
         fixed: Why none can go; None where they are free.
         macs: Multiply-accumulates that would go with the whole group.
@@ -48,6 +49,7 @@ class Group:
 
     name: str
     roots: IntArray
+    channels: int
     unit: int
     members: tuple[Member, ...]
     fixed: str | None
@@ -57,11 +59,6 @@ class Group:
     def size(self) -> int:
         """How many things can be removed one by one."""
         return len(self.roots)
-
-    @property
-    def channels(self) -> int:
-        """How many channels these are."""
-        return self.size * self.unit
 
     def step(self, align: int) -> int:
         """Smallest number of roots whose channels are a multiple of `align`.
@@ -141,21 +138,22 @@ def find_groups(relations: Trace, macs: Mapping[str, int]) -> tuple[Group, ...]:
     groups: list[Group] = []
     taken: set[str] = set()
     for key, roots in buckets.items():
-        unit = gcd(*(count for _, count in places[roots[0]]))
+        unit = gcd(*(count for axis, count in places[roots[0]] if axis < 0))
         found = sites[roots[0]]
-        name = _name(relations, found, np.asarray(roots), taken)
+        name, channels = _name(relations, found, np.asarray(roots), taken)
         members = tuple(Member(_node_name(relations, s.node), s.role, s.input, s.axis) for s in found)
         reason = key[0] if isinstance(key[0], str) else None
         carried = _carried(relations, found, np.asarray(roots), macs)
-        groups.append(Group(name, np.asarray(roots, np.int64), unit, members, reason, carried))
+        groups.append(Group(name, np.asarray(roots, np.int64), channels, unit, members, reason, carried))
     return tuple(groups)
 
 
 def _places(relations: Trace) -> dict[int, list[tuple[int, int]]]:
-    """Root to (axis, how often it stands there) for every axis of a tensor or constant."""
-    axes = [a for layout in relations.layouts.values() for a in layout.values()] + [s.atoms for s in relations.sites]
+    """Root to (axis, how often it stands there), for axes of activations (numbered below 0) and of constants."""
+    activations = {id(a): a for layout in relations.layouts.values() for a in layout.values()}
+    constants = {id(s.atoms): s.atoms for s in relations.sites if id(s.atoms) not in activations}
     places: dict[int, list[tuple[int, int]]] = {}
-    for key, atoms in enumerate({id(a): a for a in axes}.values()):
+    for key, atoms in enumerate([*activations.values(), *constants.values()], -len(activations)):
         roots, counts = np.unique(relations.atoms.roots(atoms), return_counts=True)
         for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
             places.setdefault(root, []).append((key, count))
@@ -175,8 +173,8 @@ def _node_name(relations: Trace, position: int) -> str:
     return node.name or node.outputs[0].name
 
 
-def _name(relations: Trace, sites: list[Site], roots: IntArray, taken: set[str]) -> str:
-    """Name of the first producer; with the range of channels where they are not all of its channels."""
+def _name(relations: Trace, sites: list[Site], roots: IntArray, taken: set[str]) -> tuple[str, int]:
+    """Name of the first producer, with the range of channels where it has others, and how many of it they are."""
     first = next(s for s in sites if s.role == "out")
     name = base = _node_name(relations, first.node)
     here = np.flatnonzero(np.isin(relations.atoms.roots(first.atoms), roots))
@@ -187,7 +185,7 @@ def _name(relations: Trace, sites: list[Site], roots: IntArray, taken: set[str])
         count += 1
         name = f"{base}#{count}"
     taken.add(name)
-    return name
+    return name, len(here)
 
 
 def _carried(relations: Trace, sites: list[Site], roots: IntArray, macs: Mapping[str, int]) -> int:
