@@ -41,7 +41,7 @@ class Source(Protocol):
         """Add what identifies the samples at these indices, preprocessing included, to a digest."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Samples in a fixed order, read anew each time they are iterated over.
 

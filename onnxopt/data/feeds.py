@@ -162,10 +162,17 @@ def _batch(value: Any, spec: InputSpec, where: str) -> Array:
     return convert(array, spec, where)
 
 
-def _labels(label: Any, count: int, where: str) -> Sequence[Any]:
-    if count == 1 or label is None:
-        single = np.ndim(label) == 1 and len(label) == 1 and np.asarray(label).dtype.kind in "iu"
-        return [int(label[0]) if single else label] * count
+def _labels(label: Any, count: int, where: str) -> list[Any]:
+    if label is None:
+        return [None] * count
+    if count == 1:
+        is_batch = getattr(label, "shape", None) == (1,) or (isinstance(label, list) and len(label) == 1)
+        return [_plain(label[0] if is_batch else label)]
     if not hasattr(label, "__len__") or len(label) != count:
         raise UsageError(f"{where}: a batch of {count} samples needs a sequence of {count} labels")
-    return [label[index] for index in range(count)]
+    return [_plain(label[index]) for index in range(count)]
+
+
+def _plain(label: Any) -> Any:
+    """Return a number where the label is an array or tensor without axes."""
+    return label.item() if getattr(label, "shape", None) == () else label

@@ -66,11 +66,13 @@ class DistanceSums:
             return
         a = np.asarray(reference, np.float64).ravel()
         b = np.asarray(other, np.float64).ravel()
-        difference = a - b
-        self.signal += float(a @ a)
-        self.other += float(b @ b)
-        self.error += float(difference @ difference)
-        self.product += float(a @ b)
+        # An infinity is reported through the sums, where it stays or becomes NaN.
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = a - b
+            self.signal += float(a @ a)
+            self.other += float(b @ b)
+            self.error += float(difference @ difference)
+            self.product += float(a @ b)
         if difference.size:
             self.max_error = float(np.maximum(self.max_error, np.abs(difference).max()))
         self.compared += 1
@@ -87,7 +89,8 @@ class DistanceSums:
 def _decibels(signal: float, error: float) -> float:
     if error == 0:
         return math.inf
-    return 10 * math.log10(signal / error) if signal > 0 else (math.nan if math.isnan(signal) else -math.inf)
+    ratio = signal / error
+    return 10 * math.log10(ratio) if ratio > 0 else (-math.inf if ratio == 0 else math.nan)
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,9 @@ class Agreement:
 
     @property
     def worst_sqnr_db(self) -> float:
-        """SQNR of the output that suffers most, in dB."""
-        return min((distance.sqnr_db for distance in self.outputs.values()), default=math.nan)
+        """SQNR of the output that suffers most, in dB; NaN if that of any is."""
+        values = [distance.sqnr_db for distance in self.outputs.values()]
+        return math.nan if not values or any(map(math.isnan, values)) else min(values)
 
 
 @dataclass

@@ -292,7 +292,7 @@ def _made(factory: Callable[[], Any], name: str) -> Any:
     except Exception as error:
         raise UsageError(f"metric {name} cannot be made: {error!r}") from error
     if not _accumulates(made):
-        raise UsageError(f"metric {name} makes a {type(made).__name__}, which lacks update or compute")
+        raise UsageError(f"metric {name} makes a {type(made).__name__} that lacks update or compute")
     return made
 
 
