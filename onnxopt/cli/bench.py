@@ -1,0 +1,133 @@
+"""`onnxopt bench A [B …]`: how long models take, interleaved."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxopt.cli.options import json_option, shape_option
+
+if TYPE_CHECKING:
+    from onnxopt.graph import Graph
+    from onnxopt.runtime.adapter import Runtime
+    from onnxopt.runtime.latency import Comparison
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--target", default="ort", show_default=True, metavar="NAME", help="Whose runtime to time on.")
+@click.option("--rounds", default=30, show_default=True, type=click.IntRange(min=3), help="How often each one runs.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="Stop after so long, but not before 5 rounds.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Per model.")
+@shape_option
+@json_option
+def bench(
+    *,
+    models: tuple[Path, ...],
+    target: str,
+    rounds: int,
+    seconds: float | None,
+    threads: int,
+    shapes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Time models against each other.
+
+    They run in turn, once each per round, so that what the machine does meanwhile happens to all. Prints the median
+    of a run, its spread (half the distance between the quartiles), and how many times faster than the first model
+    each one is, round by round.
+    """
+    from onnxopt.model_io import load
+    from onnxopt.runtime import latency
+
+    runtime = _runtime(target)
+    loaded = {name: load(file) for name, file in zip(_names(models), models, strict=True)}
+    runs = {
+        name: _Run(runtime, file, graph, shapes, threads)
+        for file, (name, graph) in zip(models, loaded.items(), strict=True)
+    }
+    timed = latency.compare(runs, rounds=rounds, seconds=seconds)
+    if as_json:
+        click.echo(json.dumps(_document(timed, runtime.version, threads), indent=2))
+    else:
+        click.echo(_text(timed))
+        click.echo(f"{timed.rounds} interleaved rounds, {threads} threads, {runtime.version}, {_processor()}", err=True)
+
+
+def _runtime(name: str) -> "Runtime":
+    from onnxopt.errors import UsageError
+    from onnxopt.registry import load_target
+    from onnxopt.runtime.adapter import load_runtime
+
+    runtime = load_runtime(load_target(name))
+    if runtime is None:
+        raise UsageError(f"target '{name}' cannot run on this machine, so nothing can be timed")
+    return runtime
+
+
+def _names(models: Sequence[Path]) -> list[str]:
+    """File names, or whole paths where two files bear one name; a model given twice is numbered."""
+    short = [file.name for file in models]
+    names = short if len(set(short)) == len(set(models)) else [str(file) for file in models]
+    return [f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
+class _Run:
+    """One model and its feeds, ready to be run again and again."""
+
+    def __init__(self, runtime: "Runtime", file: Path, graph: "Graph", shapes: Sequence[str], threads: int) -> None:
+        from onnxopt.cli.options import sized_inputs
+        from onnxopt.data import synthetic
+
+        inputs = sized_inputs(graph, shapes)
+        self._feeds = next(iter(synthetic(inputs, 1))).feeds
+        self._session = runtime.open(file, threads=threads)
+
+    def __call__(self) -> Any:
+        return self._session.run(self._feeds)
+
+
+def _document(timed: "Comparison", version: str, threads: int) -> dict[str, Any]:
+    models = [
+        {
+            "model": latency.name,
+            "median_ms": latency.milliseconds.median,
+            "spread_ms": latency.milliseconds.spread,
+            "speedup": latency.speedup.median,
+            "speedup_spread": latency.speedup.spread,
+        }
+        for latency in timed.latencies
+    ]
+    return {
+        "runtime": version,
+        "processor": _processor(),
+        "threads": threads,
+        "rounds": timed.rounds,
+        "models": models,
+    }
+
+
+def _processor() -> str:
+    from onnxopt.runtime import host
+
+    return host.processor()
+
+
+def _text(timed: "Comparison") -> str:
+    from onnxopt.report.table import table
+
+    rows = [
+        (
+            latency.name,
+            f"{latency.milliseconds.median:.3f}",
+            f"{latency.milliseconds.spread:.3f}",
+            f"{latency.milliseconds.percent:.1f} %",
+            f"{latency.speedup.median:.3f}",
+            f"{latency.speedup.spread:.3f}",
+        )
+        for latency in timed.latencies
+    ]
+    header = ("model", "median ms", "spread ms", "", "x faster", "spread")
+    return table(rows, header, right=range(1, len(header)))

@@ -1,0 +1,73 @@
+"""The command `onnxopt`: a group whose commands are imported when they are used.
+
+Exit codes: 0 done; 1 a pass or a check failed; 2 bad usage or input; 130 interrupted.
+"""
+
+from importlib import import_module
+
+import click
+
+from onnxopt.errors import OnnxoptError
+
+# Each command stands in the module `onnxopt.cli.<name>` under its own name.
+_COMMANDS = ("run", "inspect", "compare", "bench", "bisect", "passes", "targets")
+
+
+class Commands(click.Group):
+    """Finds commands by name and turns errors into one sentence and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names in the order of the help page."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(f"onnxopt.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run, and report what goes wrong without a traceback unless `--debug` asks for it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+        except OnnxoptError as error:
+            if ctx.params["debug"]:
+                raise
+            click.echo("\n".join([f"Error: {error}", *_notes(error)]), err=True)
+            ctx.exit(error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own business
+        except Exception as error:
+            if ctx.params["debug"]:
+                raise
+            kind = type(error).__name__
+            click.echo(
+                f"Error: onnxopt has a fault ({kind}: {error}).\n"
+                "Please report it with what `onnxopt --debug …` prints for the same command.",
+                err=True,
+            )
+            ctx.exit(1)
+
+
+def _notes(error: BaseException | None) -> list[str]:
+    """Notes that observers added, to the error or to what caused it."""
+    notes: list[str] = []
+    while error is not None:
+        notes += getattr(error, "__notes__", [])
+        error = error.__cause__
+    return notes
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="onnxopt")
+@click.option("--debug", is_flag=True, hidden=True, help="Show tracebacks.")
+def main(debug: bool) -> None:
+    """Make trained ONNX vision models small and fast, for a named runtime.
+
+    Exit codes: 0 done, 1 a pass or check failed, 2 bad usage or input.
+    """

@@ -1,0 +1,65 @@
+"""Options that several commands share, and what they come to."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from onnxopt.data import Dataset, InputSpec
+    from onnxopt.graph import Graph
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SYNTHETIC_SAMPLES = 8
+DATA_SAMPLES = 32
+
+model_argument = click.argument("model", type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+shape_option = click.option(
+    "--input-shape", "shapes", multiple=True, metavar="NAME:1x3x640x640", help="Size of a dynamic input."
+)
+
+
+def data_options(command: F) -> F:
+    """`--data`, `--preprocess` and `--samples`."""
+    for decorate in (
+        click.option("--samples", type=click.IntRange(min=1), help="Use at most so many samples."),
+        click.option("--preprocess", metavar="SPEC", help="imagenet, yolo, yolox, or spelled out."),
+        click.option("--data", metavar="PATH", help="What to run on, as for `run`; default: synthetic pictures."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def sized_inputs(graph: "Graph", shapes: Sequence[str]) -> "tuple[InputSpec, ...]":
+    """The model's inputs with numbers for all dimensions; what was chosen is said on stderr."""
+    from onnxopt.evaluation.inputs import parse_input_shapes, resolve_inputs
+
+    inputs, notes = resolve_inputs(graph, parse_input_shapes(shapes, graph))
+    for note in notes:
+        click.echo(f"{graph.source}: {note}", err=True)
+    return inputs
+
+
+def chosen_data(
+    graph: "Graph", inputs: "Sequence[InputSpec]", data: str | None, preprocess: str | None, samples: int | None
+) -> "Dataset":
+    """What the user gave to judge on, or synthetic samples, which is said on stderr."""
+    from onnxopt.data import open_dataset, synthetic
+
+    if data is None:
+        click.echo("no --data given: run on synthetic pictures, so this says nothing about accuracy", err=True)
+        return synthetic(inputs, samples or SYNTHETIC_SAMPLES)
+    opened = open_dataset(
+        data,
+        inputs,
+        role="evaluation",
+        preprocess=preprocess,
+        samples=samples or DATA_SAMPLES,
+        metadata=graph.metadata,
+    )
+    for note in opened.notes:
+        click.echo(note, err=True)
+    return opened
