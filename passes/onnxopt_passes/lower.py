@@ -2,7 +2,8 @@
 
 For a target with `contrib_silu` (ONNX Runtime):
 
-1. SiLU: Mul(x, Sigmoid(x)) = QuickGelu(x; alpha=1), one kernel instead of two passes over memory.
+1. SiLU: Mul(x, Sigmoid(x)) = QuickGelu(x; alpha=1), one float kernel, where that is faster on this machine than the
+   two int8 kernels that Sigmoid and Mul become (see `analysis.silu_probe`).
 
 For every target whose int8 kernels know GlobalAveragePool and no ReduceMean (`ort`):
 
@@ -11,18 +12,27 @@ For every target whose int8 kernels know GlobalAveragePool and no ReduceMean (`o
 For a target with `softmax_by_exp`:
 
 3. The expectation over the bins of a distribution-focal-loss head, sum_i i·softmax(x)_i over axis 1, is
-   (sum_i i·e^x_i) / (sum_i e^x_i): Clip, Exp, one 1x1 Conv with two rows of weights, Split, Div. Clip to ±80 keeps
-   the sum finite; softmax is the same there to float rounding. ONNX Runtime's Softmax over axis 1 is slow.
+   (sum_i i·e^x_i) / (sum_i e^x_i): Exp, one 1x1 Conv with two rows of weights, Split, Div. ONNX Runtime's Softmax
+   over axis 1 is slow. What keeps the sum finite: where the samples show logits within ±40, a Clip to ±80, which
+   changes nothing up to twice of what was seen; else the maximum is subtracted first, as softmax itself does.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from onnxopt import Constant, Context, Graph, Node, Pass, Tensor, Variable, option
 from onnxopt.analysis.shapes import Shapes
+from onnxopt.analysis.silu_probe import faster_form
+from onnxopt.calibration.collect import expose
 from onnxopt.graph import is_standard
 from onnxopt.placement.tail import is_expectation
+from onnxopt.runtime.adapter import load_runtime
+from onnxopt.runtime.ort import OrtSession
 
 EXP_LIMIT = 80.0  # e^80 * 1024 bins is still a finite float32
+SEEN_LIMIT = EXP_LIMIT / 2
+LOOKS = 4  # samples looked at to see how large the logits get
 
 
 class Lower(Pass):
@@ -41,18 +51,33 @@ class Lower(Pass):
     name = "lower"
     effect = "rounding"
 
-    contrib: bool = option(default=True, help="Allow operators of the domain com.microsoft where the target has them.")
+    silu: str = option(
+        default="auto",
+        help="Form of SiLU: quickgelu (an operator of com.microsoft), sigmoid (kept as it is), auto (measured).",
+        choices=("auto", "quickgelu", "sigmoid"),
+    )
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Apply the rules that the target asks for."""
         rewritten = 0
-        if context.target.contrib_silu and self.contrib:
+        if context.target.contrib_silu and self._form(graph, context) == "quickgelu":
             rewritten += _silu(graph, context)
         if "ReduceMean" not in context.target.rules and "GlobalAveragePool" in context.target.rules:
             rewritten += _mean(graph, context)
         if context.target.softmax_by_exp:
             rewritten += _expectation(graph, context)
         return rewritten > 0
+
+    def _form(self, graph: Graph, context: Context) -> str:
+        if self.silu != "auto":
+            return self.silu
+        runtime = load_runtime(context.target)
+        form = "quickgelu"
+        if runtime is not None and any(_gate(graph, mul) for mul in graph.nodes_of("Mul")):
+            form, comparison = faster_form(runtime)
+            context.record.details["silu"] = str(comparison["sigmoid"])
+        context.resolve(silu=form)
+        return form
 
 
 def _silu(graph: Graph, context: Context) -> int:
@@ -118,7 +143,31 @@ def _axes(graph: Graph, node: Node) -> list[int] | None:
 
 
 def _expectation(graph: Graph, context: Context) -> int:
-    count = 0
+    if graph.opset < 13:
+        context.note(graph.source, "box softmax is rewritten from opset 13 on; run upgrade-opset before")
+        return 0
+    found = list(_box_heads(graph, context))
+    largest = _largest(graph, [softmax.inputs[0].name for softmax, _ in found], context)
+    for softmax, conv in found:
+        _rewrite_expectation(graph, softmax, conv, small=largest[softmax.inputs[0].name] <= SEEN_LIMIT)
+    if found:
+        context.count("box softmax to Exp and Conv", len(found))
+    return len(found)
+
+
+def _largest(graph: Graph, names: list[str], context: Context) -> dict[str, float]:
+    """Largest magnitude of some tensors on a few samples; infinite where there are no samples."""
+    if not names or context.fit is None:
+        return dict.fromkeys(names, np.inf)
+    session = OrtSession(expose(graph, names).to_proto())
+    largest = dict.fromkeys(names, 0.0)
+    for sample in context.fit.take(LOOKS):
+        for name, values in session.run(sample.feeds, names).items():
+            largest[name] = max(largest[name], float(np.abs(values).max()))
+    return largest
+
+
+def _box_heads(graph: Graph, context: Context) -> Iterator[tuple[Node, Node]]:
     for conv in graph.nodes_of("Conv"):
         softmax = graph.producer(conv.inputs[0])
         if softmax is None or softmax.op != "Softmax" or not is_expectation(graph, conv) or len(conv.inputs) > 2:
@@ -127,20 +176,28 @@ def _expectation(graph: Graph, context: Context) -> int:
         if axis % 4 != 1 or len(graph.consumers(softmax.outputs[0])) > 1 or graph.is_output(softmax.outputs[0]):
             context.note(softmax, "softmax of a box head over another axis, or read elsewhere too")
             continue
-        _rewrite_expectation(graph, softmax, conv)
-        count += 1
-    if count:
-        context.count("box softmax to Exp and Conv", count)
-    return count
+        yield softmax, conv
 
 
-def _rewrite_expectation(graph: Graph, softmax: Node, conv: Node) -> None:
+def _rewrite_expectation(graph: Graph, softmax: Node, conv: Node, *, small: bool) -> None:
     bins = graph.constant(conv.inputs[1])
     assert bins is not None
     output = conv.outputs[0]
     conv.outputs.clear()
-    limits = [np.asarray(b, np.float32) for b in (-EXP_LIMIT, EXP_LIMIT)]
-    x = graph.add_node("Clip", [softmax.inputs[0], *limits], name=f"{softmax.name}_clip", before=conv).outputs[0]
+    x = softmax.inputs[0]
+    if small:
+        limits = [np.asarray(b, np.float32) for b in (-EXP_LIMIT, EXP_LIMIT)]
+        x = graph.add_node("Clip", [x, *limits], name=f"{softmax.name}_clip", before=conv).outputs[0]
+    else:
+        as_input = graph.opset >= 18
+        peak = graph.add_node(
+            "ReduceMax",
+            [x, np.asarray([1], np.int64)] if as_input else [x],
+            {} if as_input else {"axes": [1]},
+            name=f"{softmax.name}_peak",
+            before=conv,
+        ).outputs[0]
+        x = graph.add_node("Sub", [x, peak], name=f"{softmax.name}_shift", before=conv).outputs[0]
     x = graph.add_node("Exp", [x], name=f"{softmax.name}_exp", before=conv).outputs[0]
     weight: Constant = graph.add_constant(f"{conv.name}_bins", np.concatenate([bins, np.ones_like(bins)]))
     sums = graph.add_node("Conv", [x, weight], {"kernel_shape": [1, 1]}, name=conv.name, before=conv).outputs[0]
