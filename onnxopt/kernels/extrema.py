@@ -20,18 +20,33 @@ INFINITE_KEY = 0x7F800000  # key of +inf; NaN lies above
 NEGATIVE_INFINITE_KEY = -0x7F800001  # key of -inf; NaN with the sign bit set lies below
 
 
+# Four places are read in turn: with one, what is not in the cache arrives at two thirds of the speed.
+STREAMS = 4
+
+
 @kernel()
-def _extreme_keys(rows: npt.NDArray[np.int32], keys: npt.NDArray[np.int32]) -> None:
+def _extremes(rows: npt.NDArray[np.int32], extremes: npt.NDArray[np.int32]) -> bool:
+    finite = True
+    quarter = rows.shape[1] // STREAMS
     for row in range(rows.shape[0]):
         smallest = np.int32(0x7FFFFFFF)
         largest = np.int32(-0x80000000)
-        for column in range(rows.shape[1]):
+        for column in range(quarter):
+            for stream in range(STREAMS):
+                bits = rows[row, stream * quarter + column]
+                key = np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+                smallest = min(smallest, key)
+                largest = max(largest, key)
+        for column in range(STREAMS * quarter, rows.shape[1]):
             bits = rows[row, column]
             key = np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
             smallest = min(smallest, key)
             largest = max(largest, key)
-        keys[0, row] = smallest
-        keys[1, row] = largest
+        if smallest <= NEGATIVE_INFINITE_KEY or largest >= INFINITE_KEY:
+            finite = False
+        extremes[0, row] = smallest ^ ((smallest >> 31) & 0x7FFFFFFF)  # the map is its own inverse
+        extremes[1, row] = largest ^ ((largest >> 31) & 0x7FFFFFFF)
+    return finite
 
 
 def minmax_rows(x: Float32Array) -> tuple[Float32Array, Float32Array, bool]:
@@ -49,11 +64,9 @@ def minmax_rows(x: Float32Array) -> tuple[Float32Array, Float32Array, bool]:
     """
     if x.shape[1] == 0:
         raise ValueError("an empty array has no smallest value")
-    keys = np.empty((2, x.shape[0]), np.int32)
-    _extreme_keys(x.view(np.int32), keys)
-    finite = bool((keys[0] > NEGATIVE_INFINITE_KEY).all() and (keys[1] < INFINITE_KEY).all())
-    low, high = (keys ^ ((keys >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)  # the map is its own inverse
-    return low, high, finite
+    extremes = np.empty((2, x.shape[0]), np.float32)
+    finite = _extremes(x.view(np.int32), extremes.view(np.int32))
+    return extremes[0], extremes[1], finite
 
 
 def minmax(x: Float32Array) -> tuple[float, float, bool]:

@@ -24,7 +24,7 @@ SMALLEST_EXPONENT = -126  # the width and its inverse are normal float32 numbers
 # Consecutive values often fall into one cell (zeros after a Relu), and an increment that waits for the store before
 # it takes four times as long. So neighbours are counted in different tables.
 TABLES = 4
-BLOCK = 512  # values whose cells are computed, by SIMD, before they are counted: 2 kB of cell numbers
+BLOCK = 256  # values whose cells are computed, by SIMD, before they are counted; larger ones overlap less
 
 
 @kernel()
