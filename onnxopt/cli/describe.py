@@ -129,10 +129,15 @@ def markdown_body(text: str) -> str:
     return "\n".join(out)
 
 
-def listed(entry: Listed) -> tuple[str, str]:
-    """Effect and summary of an entry of a listing; what is broken says so."""
-    if isinstance(entry.value, NamedPipeline):
-        return "", f"{entry.value.summary} (= {entry.value.text})"
+def pass_row(entry: Listed) -> tuple[str, str, str]:
+    """Name, effect and summary of a listed pass; what is broken says so."""
     if isinstance(entry.value, type) and issubclass(entry.value, Pass):
-        return entry.value.effect, entry.value.summary()
-    return "broken", entry.problem or f"what {entry.owner} offers is neither a Pass nor a NamedPipeline"
+        return entry.name, entry.value.effect, entry.value.summary()
+    return entry.name, "broken", entry.problem or f"what {entry.owner} offers is no Pass"
+
+
+def pipeline_row(entry: Listed) -> tuple[str, str, str]:
+    """Name, nothing, and summary of a listed pipeline; what is broken says so."""
+    if isinstance(entry.value, NamedPipeline):
+        return entry.name, "", f"{entry.value.summary} (= {entry.value.text})"
+    return entry.name, "broken", entry.problem or f"what {entry.owner} offers is no NamedPipeline"

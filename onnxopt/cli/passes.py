@@ -11,12 +11,12 @@ def passes() -> None:
 @passes.command("list")
 def list_() -> None:
     """One line for each pass and each named pipeline."""
-    from onnxopt.cli.describe import listed
+    from onnxopt.cli.describe import pass_row, pipeline_row
     from onnxopt.registry import PASSES, PIPELINES, listing
     from onnxopt.report.table import table
 
-    found = [*listing(PASSES, "pass"), *listing(PIPELINES, "pipeline")]
-    click.echo(table([(e.name, *listed(e)) for e in found], ("name", "effect", "summary")))
+    rows = [*map(pass_row, listing(PASSES, "pass")), *map(pipeline_row, listing(PIPELINES, "pipeline"))]
+    click.echo(table(rows, ("name", "effect", "summary")))
 
 
 @passes.command()

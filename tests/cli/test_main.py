@@ -1,0 +1,111 @@
+"""The group: help without heavy imports, and errors as one sentence."""
+
+import subprocess
+import sys
+
+import pytest
+
+from onnxopt import OptimizationError, UsageError, registry
+from onnxopt.cli.main import main
+
+COMMANDS = ["run", "inspect", "compare", "bench", "bisect", "passes", "targets"]
+
+
+def test_help_names_all_commands(onnxopt):
+    result = onnxopt("--help")
+    assert result.exit_code == 0
+    listed = result.stdout.split("Commands:")[1].splitlines()[1:]
+    assert [line.split()[0] for line in listed] == COMMANDS
+    assert not [line for line in listed if line.endswith("...")]
+
+
+def test_help_needs_click_alone():
+    program = (
+        "import sys\n"
+        "from onnxopt.cli.main import main\n"
+        "try:\n    main(['--help'], prog_name='onnxopt')\n"
+        "except SystemExit as done:\n    assert done.code == 0\n"
+        "print([m for m in ('numpy', 'onnx', 'onnxruntime', 'numba', 'onnx_graphsurgeon') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", [c.split() for c in [*COMMANDS, "passes list", "passes show", "targets show"]])
+def test_every_command_has_help(onnxopt, command):
+    result = onnxopt(*command, "--help")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) > 4
+
+
+def test_version(onnxopt):
+    assert onnxopt("--version").stdout.startswith("onnxopt, version ")
+
+
+def test_unknown_command(onnxopt):
+    result = onnxopt("frobnicate")
+    assert result.exit_code == 2
+    assert "No such command 'frobnicate'" in result.stderr
+
+
+def raising(monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(registry, "listing", fail)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(UsageError, 2), (OptimizationError, 1)])
+def test_errors_are_one_sentence(onnxopt, monkeypatch, kind, code):
+    raising(monkeypatch, kind("that cannot be; do this"))
+    result = onnxopt("passes", "list")
+    assert result.exit_code == code
+    assert result.stderr == "Error: that cannot be; do this\n"
+    assert result.stdout == ""
+
+
+def test_notes_of_causes_are_shown(onnxopt, monkeypatch):
+    cause = ZeroDivisionError()
+    cause.add_note("to see it again: do that")
+    error = OptimizationError("it failed")
+    error.__cause__ = cause
+    raising(monkeypatch, error)
+    assert onnxopt("passes", "list").stderr == "Error: it failed\nto see it again: do that\n"
+
+
+def test_faults_of_our_own(onnxopt, monkeypatch):
+    raising(monkeypatch, ZeroDivisionError("by zero"))
+    result = onnxopt("passes", "list")
+    assert result.exit_code == 1
+    assert "onnxopt has a fault (ZeroDivisionError: by zero)" in result.stderr
+    assert "Please report it" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", [UsageError, ZeroDivisionError])
+def test_debug_shows_the_traceback(onnxopt, monkeypatch, kind):
+    raising(monkeypatch, kind("here"))
+    assert isinstance(onnxopt("--debug", "passes", "list").exception, kind)
+
+
+def test_interrupt(onnxopt, monkeypatch):
+    raising(monkeypatch, KeyboardInterrupt())
+    assert onnxopt("passes", "list").exit_code == 130
+
+
+def test_a_closed_pipe_is_no_fault():
+    """`onnxopt … | head -0` ends quietly."""
+    program = "import sys; from onnxopt.cli.main import main; main(['passes', 'list'])"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    process.wait()
+    assert errors == b""
+
+
+def test_the_group_is_the_entry_point():
+    from importlib.metadata import entry_points
+
+    (point,) = {e.value: e for e in entry_points(group="console_scripts", name="onnxopt")}.values()
+    assert point.load() is main
