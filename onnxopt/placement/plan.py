@@ -60,12 +60,14 @@ class Placement:
         tensors: Activations to quantize, by name, in order of execution.
         weights: Weights to quantize.
         consumers: Identities of the nodes that read quantized values.
+        final: Identities of the weighted nodes with no other behind them.
         notes: What stays float: (node label, reason).
     """
 
     tensors: dict[str, QuantizedTensor] = field(default_factory=dict)
     weights: list[QuantizedWeight] = field(default_factory=list)
     consumers: set[int] = field(default_factory=set)
+    final: frozenset[int] = frozenset()
     notes: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -239,6 +241,7 @@ class _Planner:
             if tensor.name in self.wanted:
                 self._add(tensor, native=False)
         self.placement.consumers = int8
+        self.placement.final = self.tail.final
 
     def _computed_in_int8(self, node: Node, int8: set[int]) -> bool:
         if id(node) in int8:

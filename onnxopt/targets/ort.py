@@ -58,6 +58,7 @@ ORT = Target(
     max_stem_channels=4,
     contrib_silu=True,
     softmax_by_exp=True,
+    requantizes_float=True,
     int32_bias=True,
     alignment=0,
     adapter="onnxopt.runtime.ort:OrtRuntime",

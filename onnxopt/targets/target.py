@@ -57,6 +57,8 @@ class Target:
         max_stem_channels: A Conv on the graph input with at most so many input channels stays float.
         contrib_silu: Whether `com.microsoft.QuickGelu` may be emitted.
         softmax_by_exp: Whether the softmax of a box head is faster as Exp, Conv and Div.
+        requantizes_float: Whether the runtime quantizes a float layer between Q/DQ by itself, so that keeping it float
+            takes a per-channel DQ before it.
         int32_bias: Whether biases are emitted as int32 behind a DQ.
         alignment: Channel counts that run fast are multiples of this; 0: asked of the machine it runs on.
         adapter: `module:class` of the runtime adapter; "" where the target cannot run here.
@@ -74,6 +76,7 @@ class Target:
     max_stem_channels: int = 0
     contrib_silu: bool = False
     softmax_by_exp: bool = False
+    requantizes_float: bool = False
     int32_bias: bool = False
     alignment: int = 8
     adapter: str = ""

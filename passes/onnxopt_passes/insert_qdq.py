@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxopt import Constant, Context, Graph, Node, Pass, Variable, option
+from onnxopt import Constant, Context, Graph, Node, Pass, Tensor, Variable, option
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.parameters import channel_parameters, integer_limits, quantization_parameters
 from onnxopt.calibration.table import CalibrationTable
@@ -131,6 +131,27 @@ class _Emitter:
             "DequantizeLinear", [codes, scale, zero], outputs=[values], name=f"{name}_DequantizeLinear", before=first
         )
         self.graph.replace_uses(tensor, values, readers)
+        for reader in readers:
+            if self._would_be_quantized(reader):
+                self._read_per_channel(reader, codes, values)
+
+    def _would_be_quantized(self, node: Node) -> bool:
+        """Whether ONNX Runtime would turn this float layer into int8 behind our back."""
+        if not self.target.requantizes_float or node.op != "Conv" or id(node) in self.placement.consumers:
+            return False
+        return self.graph.constant(node.inputs[1]) is not None and id(node) not in self.placement.final
+
+    def _read_per_channel(self, node: Node, codes: Tensor, values: Tensor) -> None:
+        weight = self.graph.constant(node.inputs[1])
+        dequantize = self.graph.producer(values)
+        assert weight is not None
+        assert dequantize is not None
+        channels = weight.shape[1] * node.attrs.get("group", 1)
+        scale, zero = (np.repeat(np.asarray(self.graph.constant(t)), channels) for t in dequantize.inputs[1:3])
+        own = self.graph.add_node(
+            "DequantizeLinear", [codes, scale, zero], {"axis": 1}, name=f"{node.name}_input", before=node
+        )
+        self.graph.replace_uses(values, own.outputs[0], [node])
 
     def _weights(self, node: Node, index: int, axis: int | None) -> None:
         weight = self.graph.constant(node.inputs[index])

@@ -1,0 +1,101 @@
+"""The sweep: what is measured, what is derived, and what is refused."""
+
+import numpy as np
+import pytest
+
+from onnxopt.calibration.collect import collect, expose
+from onnxopt.calibration.derive import plan_statistics
+from onnxopt.calibration.table import CalibrationTable
+from onnxopt.data import InputSpec, open_dataset
+from onnxopt.errors import UsageError
+from onnxopt.manager import run_pass
+from onnxopt.pass_api import Context
+from onnxopt.runtime.ort import OrtSession
+from onnxopt.targets.ort import ORT
+from onnxopt.testing import parse_graph
+from onnxopt_passes.calibrate import Calibrate
+
+NET = """(float[1,8,6,6] x) => (float[1,8,2,2] y) <float[8,8,3,3] w1, float[8,8,1,1] w2, float[16,16,1,1] w3,
+ float[8,16,1,1] w4> {
+  a = Conv (x, w1)
+  g = Sigmoid (a)
+  b = Mul (a, g)
+  c = Conv (b, w2)
+  d = Relu (c)
+  k = Concat <axis = 1> (b, d)
+  m = MaxPool <kernel_shape = [3, 3]> (k)
+  e = Conv (m, w3)
+  y = Conv (e, w4)
+}"""
+INPUTS = (InputSpec("x", (1, 8, 6, 6), np.dtype(np.float32)),)
+
+
+def samples(count=5, seed=0, scale=1.0):
+    random = np.random.default_rng(seed)
+    feeds = [{"x": (scale * random.standard_normal((1, 8, 6, 6))).astype(np.float32)} for _ in range(count)]
+    return open_dataset(feeds, INPUTS, role="calibration")
+
+
+def calibrated(text=NET, data=None, **options):
+    graph = parse_graph(text)
+    context = Context(ORT, inputs=INPUTS, fit=data or samples())
+    record = run_pass(Calibrate(**options), graph, context, [])
+    return graph, context.get(CalibrationTable), record
+
+
+def test_only_what_does_not_follow_is_measured():
+    graph = parse_graph(NET)
+    plan = plan_statistics(graph, ["x", "a", "g", "b", "d", "k", "m", "e"])
+    assert list(plan.measured) == ["x", "a", "d", "e"]
+    assert {d.name: d.sources for d in plan.derived} == {"g": ("a",), "b": ("a",), "k": ("b", "d"), "m": ("k",)}
+
+
+def test_derived_ranges_hold_what_is_really_there():
+    graph, table, record = calibrated(method="minmax")
+    session = OrtSession(expose(graph, list(table)).to_proto(), optimized=False)
+    for sample in samples():
+        values = session.run(sample.feeds)
+        for name in table:
+            array = sample.feeds["x"] if name == "x" else values[name]
+            assert table[name].low <= array.min()
+            assert array.max() <= table[name].high
+    assert not record.changed
+
+
+def test_mean_minmax_is_the_mean_over_images():
+    _, table, _ = calibrated(method="mean-minmax")
+    highs = [s.feeds["x"].max() for s in samples()]
+    assert table["x"].high == pytest.approx(np.mean(highs))
+
+
+def test_many_small_sessions_give_the_same_as_one():
+    graph = parse_graph(NET)
+    context = Context(ORT, inputs=INPUTS)
+    plan = plan_statistics(graph, ["x", "a", "d", "e"])
+    from onnxopt.analysis.shapes import Shapes, infer
+
+    shapes = Shapes(*infer(graph))
+    one = collect(graph, plan, samples(), shapes, histogram=True)
+    many = collect(graph, plan, samples(), shapes, histogram=True, memory=1)
+    assert {n: (s.minimum, s.maximum, s.histogram.total) for n, s in one.items()} == {
+        n: (s.minimum, s.maximum, s.histogram.total) for n, s in many.items()
+    }
+    assert context.fit is None
+
+
+@pytest.mark.parametrize("method", ["minmax", "mean-minmax", "percentile", "entropy", "mse", "auto"])
+def test_every_method_survives_one_constant_image(method):
+    feeds = [{"x": np.zeros((1, 8, 6, 6), np.float32)}]
+    _, table, _ = calibrated(data=open_dataset(feeds, INPUTS, role="calibration"), method=method)
+    assert table["x"].low == table["x"].high == 0
+
+
+def test_infinite_activations_are_named():
+    with pytest.raises(UsageError, match=r"tensor '\w+' holds NaN or infinite values"):
+        calibrated(data=samples(scale=1e38))
+
+
+def test_without_samples_it_asks_for_data():
+    graph = parse_graph(NET)
+    with pytest.raises(UsageError, match="--data"):
+        run_pass(Calibrate(), graph, Context(ORT), [])

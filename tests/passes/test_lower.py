@@ -1,0 +1,81 @@
+"""Rewrites that only ONNX Runtime wants."""
+
+import numpy as np
+import pytest
+
+from onnxopt.data import InputSpec, synthetic
+from onnxopt.manager import run_pass
+from onnxopt.pass_api import Context
+from onnxopt.targets.ort import ORT
+from onnxopt.testing import assert_rewrites, outputs_of, parse_graph, plain_context, random_feeds
+from onnxopt_passes.lower import Lower
+
+
+def lowered(text, **options):
+    graph = parse_graph(text)
+    inputs = (InputSpec("x", tuple(graph.inputs[0].shape), np.dtype(np.float32)),)
+    context = Context(ORT, inputs=inputs, fit=synthetic(inputs, 2))
+    before = graph.copy()
+    record = run_pass(Lower(**options), graph, context, [])
+    feeds = random_feeds(before, 0)
+    wanted, got = outputs_of(before, feeds), outputs_of(graph, feeds)
+    for name, values in wanted.items():
+        np.testing.assert_allclose(got[name], values, rtol=0, atol=1e-5 * np.abs(values).max())
+    return graph, record
+
+
+SILU = "(float[1,4] x) => (float[1,4] y) { s = Sigmoid (x) y = Mul (x, s) }"
+
+
+def test_silu_becomes_quick_gelu():
+    graph, record = lowered(SILU, silu="quickgelu")
+    assert [(n.domain, n.op) for n in graph.nodes] == [("com.microsoft", "QuickGelu")]
+    assert graph.opsets["com.microsoft"] == 1
+    assert record.counts == {"SiLU to QuickGelu": 1}
+
+
+def test_silu_may_be_kept():
+    graph, record = lowered(SILU, silu="sigmoid")
+    assert [n.op for n in graph.nodes] == ["Sigmoid", "Mul"]
+    assert not record.changed
+
+
+def test_form_of_silu_is_measured_and_resolved():
+    _, record = lowered(SILU)
+    assert record.options["silu"] in {"quickgelu", "sigmoid"}
+
+
+def test_silu_whose_gate_is_read_elsewhere_is_left_alone():
+    graph, record = lowered(
+        "(float[1,4] x) => (float[1,4] y, float[1,4] s) { s = Sigmoid (x) y = Mul (x, s) }", silu="quickgelu"
+    )
+    assert [n.op for n in graph.nodes] == ["Sigmoid", "Mul"]
+    assert record.notes[0][1] == "SiLU whose Sigmoid is read elsewhere too"
+
+
+@pytest.mark.parametrize(("keep", "ops"), [(1, ["GlobalAveragePool"]), (0, ["GlobalAveragePool", "Flatten"])])
+def test_mean_over_height_and_width(keep, ops):
+    out = "float[1,3,1,1]" if keep else "float[1,3]"
+    graph, _ = lowered(f"(float[1,3,4,5] x) => ({out} y) {{ y = ReduceMean <axes = [2, -1], keepdims = {keep}> (x) }}")
+    assert [n.op for n in graph.nodes] == ops
+
+
+def test_mean_over_channels_is_left_alone():
+    _, record = lowered("(float[1,3,4,5] x) => (float[1,1,4,5] y) { y = ReduceMean <axes = [1]> (x) }")
+    assert record.notes[0][1] == "ReduceMean over other axes than height and width"
+
+
+HEAD = """(float[1,4,2,5] x) => (float[1,1,2,5] y) <float[1,4,1,1] w = {0, 1, 2, 3}, float[1] gain = {GAIN}> {
+  a = Mul (x, gain)  s = Softmax <axis = 1> (a)  y = Conv (s, w) }"""
+
+
+@pytest.mark.parametrize(("gain", "first"), [(1, "Clip"), (1000, "ReduceMax")])
+def test_box_softmax_is_kept_finite_as_its_logits_demand(gain, first):
+    graph, record = lowered(HEAD.replace("GAIN", str(gain)))
+    assert record.counts == {"box softmax to Exp and Conv": 1}
+    assert graph.nodes[1].op == first
+
+
+def test_targets_that_gain_nothing_are_left_alone():
+    assert_rewrites(Lower(), SILU, None)
+    assert plain_context().target.contrib_silu is False

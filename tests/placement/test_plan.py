@@ -1,0 +1,84 @@
+"""Where quantizers go for ONNX Runtime, and why not elsewhere."""
+
+from onnxopt.analysis.shapes import Shapes, infer
+from onnxopt.placement import plan
+from onnxopt.targets.ort import ORT
+from onnxopt.testing import parse_graph
+
+
+def placed(text, **options):
+    graph = parse_graph(text)
+    return plan(graph, ORT, Shapes(*infer(graph)), **options)
+
+
+HEAD = "(float[1,8,8,8] x) => (float[1,8,8,8] y) <float[8,8,3,3] w1, float[8,8,3,3] w2, float[8,8,3,3] w3>"
+CONV = "Conv <pads = [1, 1, 1, 1]>"
+
+
+def test_q_sits_behind_the_relu_that_fuses():
+    found = placed(f"{HEAD} {{ a = {CONV} (x, w1) b = Relu (a) c = {CONV} (b, w2) y = {CONV} (c, w3) }}")
+    assert list(found.tensors) == ["b", "c", "x"]
+    assert [w.node for w in found.weights] == ["a", "c"]
+
+
+def test_final_layer_stays_float_and_says_why():
+    found = placed(f"{HEAD} {{ a = {CONV} (x, w1) b = Relu (a) y = {CONV} (b, w2) }}")
+    assert [reason for _, reason in found.notes] == ["final layer: its error would go straight into the answer"]
+
+
+def test_residual_add_runs_in_int8_on_both_branches():
+    found = placed(f"{HEAD} {{ a = {CONV} (x, w1) b = Add (x, a) c = {CONV} (b, w2) y = {CONV} (c, w3) }}")
+    assert set(found.tensors) == {"x", "a", "b", "c"}
+    assert found.tensors["b"].native
+    assert not found.tensors["x"].native
+
+
+def test_maxpool_shares_scale_with_its_input():
+    found = placed(
+        f"{HEAD} {{ a = {CONV} (x, w1) b = MaxPool <kernel_shape = [3,3], pads = [1,1,1,1]> (a) "
+        f"c = {CONV} (b, w2) y = {CONV} (c, w3) }}"
+    )
+    assert found.tensors["a"].group == found.tensors["b"].group != found.tensors["c"].group
+
+
+def test_maxpool_behind_float_stays_float():
+    found = placed(
+        f"{HEAD} {{ a = Tanh (x) b = MaxPool <kernel_shape = [3,3], pads = [1,1,1,1]> (a) "
+        f"c = {CONV} (b, w2) y = {CONV} (c, w3) }}"
+    )
+    assert list(found.tensors) == ["b", "c"]
+
+
+def test_stem_stays_float():
+    found = placed(
+        "(float[1,3,8,8] x) => (float[1,8,4,4] y) <float[8,3,3,3] s, float[8,8,1,1] w1, float[8,8,3,3] w2> "
+        "{ a = Conv (x, s) b = Relu (a) c = Conv (b, w1) d = Relu (c) y = Conv (d, w2) }"
+    )
+    assert "stem: few input channels run faster in float" in [reason for _, reason in found.notes]
+    assert list(found.tensors) == ["b", "d"]
+    assert not found.tensors["b"].native
+
+
+def test_conv_whose_output_is_a_graph_output_stays_float():
+    found = placed(
+        "(float[1,8,8,8] x) => (float[1,8,6,6] a, float[1,8,4,4] y) <float[8,8,3,3] w1, float[8,8,3,3] w2> "
+        "{ a = Conv (x, w1) b = Relu (a) y = Conv (b, w2) }"
+    )
+    assert ("Conv 'a'", "its output is a graph output, so no Q can follow it alone") in found.notes
+
+
+def test_ignored_nodes_stay_float():
+    graph = parse_graph(f"{HEAD} {{ a = {CONV} (x, w1) b = {CONV} (a, w2) y = {CONV} (b, w3) }}")
+    graph.name_nodes()
+    first = next(graph.nodes_of("Conv"))
+    found = plan(graph, ORT, Shapes(*infer(graph)), ignore=(first.name,))
+    assert [w.node for w in found.weights] == ["b"]
+
+
+def test_gemm_ends_in_float():
+    found = placed(
+        "(float[1,8,8,8] x) => (float[1,10] y) <float[8,8,3,3] w1, float[10,8] g, float[10] b> "
+        "{ a = Conv (x, w1) p = GlobalAveragePool (a) f = Flatten (p) y = Gemm <transB = 1> (f, g, b) }"
+    )
+    assert list(found.tensors) == ["a", "p", "f", "x"]
+    assert found.weights[-1].axis == 0
