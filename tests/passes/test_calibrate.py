@@ -52,7 +52,8 @@ def test_only_what_does_not_follow_is_measured():
 
 def test_derived_ranges_hold_what_is_really_there():
     graph, table, record = calibrated(method="minmax")
-    session = OrtSession(expose(graph, list(table)).to_proto(), optimized=False)
+    inner = [name for name in table if name != "x"]
+    session = OrtSession(expose(graph, inner).to_proto(), optimized=False)
     for sample in samples():
         values = session.run(sample.feeds)
         for name in table:
