@@ -58,8 +58,9 @@ def test_derived_ranges_hold_what_is_really_there():
         values = session.run(sample.feeds)
         for name in table:
             array = sample.feeds["x"] if name == "x" else values[name]
-            assert table[name].low <= array.min()
-            assert array.max() <= table[name].high
+            slack = 1e-5 * np.abs(array).max()  # the sweep runs with optimizations on
+            assert table[name].low <= array.min() + slack
+            assert array.max() - slack <= table[name].high
     assert not record.changed
 
 
