@@ -1,0 +1,120 @@
+"""`onnxopt run`, as typed."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from onnxopt import load
+from onnxopt.cli.main import main
+
+TESTDATA = Path(__file__).parents[2] / "testdata"
+
+
+@pytest.fixture
+def model(tmp_path):
+    return Path(shutil.copy(TESTDATA / "patches_classifier.onnx", tmp_path / "m.onnx"))
+
+
+def run(*words):
+    return CliRunner().invoke(main, ["run", *map(str, words)])
+
+
+def test_main_job_with_no_other_option(model):
+    before = hashlib.sha256(model.read_bytes()).hexdigest()
+    result = run(model, "--passes", "prune,quantize")
+    assert result.exit_code == 0, result.output
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == before
+    assert (model.parent / "m.opt.onnx").is_file()
+    assert "accuracy is unverified" in result.stderr
+    assert "SQNR" in result.stderr
+    assert result.stdout == ""
+
+
+def test_printed_recipe_runs_to_the_same_bytes_twice(model, tmp_path):
+    printed = run(model, "--passes", "quantize", "--print-recipe")
+    assert printed.exit_code == 0, printed.output
+    assert not (tmp_path / "m.opt.onnx").exists()
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(printed.stdout)
+    outputs = [tmp_path / name for name in ("a.onnx", "b.onnx")]
+    for output in outputs:
+        assert run(model, "--recipe", recipe, "-o", output).exit_code == 0
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    assert any(n.op == "QuantizeLinear" for n in load(outputs[0]).nodes)
+
+
+def test_report_and_dumps_are_written(model, tmp_path):
+    result = run(model, "--passes", "simplify", "--report", tmp_path / "r.json", "--dump-after-each", tmp_path / "d")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["schema_version"] == 1
+    assert report["model"]["output"] == [str(tmp_path / "m.opt.onnx")]
+    assert (tmp_path / "d" / "00-input.onnxtxt").is_file()
+
+
+def test_own_output_is_replaced_but_nobody_elses(model, tmp_path):
+    output = tmp_path / "o.onnx"
+    assert run(model, "--passes", "eliminate-dead", "-o", output).exit_code == 0
+    assert run(model, "--passes", "eliminate-dead", "-o", output).exit_code == 0
+    output.write_bytes(b"mine")
+    refused = run(model, "--passes", "eliminate-dead", "-o", output)
+    assert refused.exit_code == 2
+    assert output.read_bytes() == b"mine"
+    assert "--force" in refused.stderr
+    assert run(model, "--passes", "eliminate-dead", "-o", output, "--force").exit_code == 0
+
+
+def test_the_input_is_never_the_output(model):
+    result = run(model, "--passes", "simplify", "-o", model, "--force")
+    assert result.exit_code == 2
+    assert "never changed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--passes or --recipe"),
+        (["--passes", "prune{ratio=2}"], "ratio=2"),
+        (["--passes", "prune{rato=0.2}"], "did you mean 'ratio'"),
+        (["--passes", "prune{ratio=0.2"], "Quote the pipeline"),
+        (["--passes", "pruneratio=0.3,quantize", "prunescope=conv,quantize"], "Quote it"),
+        (["--passes", "quantize", "--preprocess", "imagnet", "--data", TESTDATA / "patches" / "train.csv"], "imagenet"),
+        (["--passes", "quantize", "-o", "/nowhere/at/all.onnx"], "/nowhere/at"),
+        (["--passes", "quantize", "--input-shape", "image:1x3x64x64"], "input"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_2(model, words, said):
+    result = run(model, *words)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+    assert not (model.parent / "m.opt.onnx").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x08"])
+def test_files_that_are_no_models(tmp_path, content):
+    file = tmp_path / "x.onnx"
+    file.write_bytes(content)
+    result = run(file, "--passes", "simplify")
+    assert result.exit_code == 2
+    assert "x.onnx" in result.stderr
+
+
+def test_truncated_model(model):
+    model.write_bytes(model.read_bytes()[:-1000])
+    result = run(model, "--passes", "simplify")
+    assert result.exit_code == 2
+    assert "m.onnx" in result.stderr
+
+
+def test_a_quantized_model_is_refused_by_quantize_and_carried_by_simplify(model, tmp_path):
+    quantized = tmp_path / "q.onnx"
+    assert run(model, "--passes", "quantize", "-o", quantized).exit_code == 0
+    refused = run(quantized, "--passes", "quantize")
+    assert refused.exit_code == 2
+    assert "quantized already" in refused.stderr
+    assert run(quantized, "--passes", "simplify", "-o", tmp_path / "s.onnx").exit_code == 0

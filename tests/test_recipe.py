@@ -1,0 +1,52 @@
+"""Recipes as TOML."""
+
+import pytest
+
+from onnxopt.errors import UsageError
+from onnxopt.pipeline import parse
+from onnxopt.recipe import Recipe, load_recipe
+
+
+def write(folder, text):
+    file = folder / "r.toml"
+    file.write_text(text)
+    return file
+
+
+def test_round_trip(tmp_path):
+    recipe = Recipe(
+        parse('prune{ratio=0.3, scope=["a*", b], align=8},simplify'),
+        target="ort",
+        source='odd "name".csv',
+        preprocess="imagenet",
+        samples=12,
+        never_slower=False,
+    )
+    assert load_recipe(write(tmp_path, str(recipe))) == recipe
+
+
+def test_a_pipeline_of_nothing_is_written_and_read(tmp_path):
+    recipe = Recipe(parse("simplify").__class__(()), never_slower=False)
+    assert load_recipe(write(tmp_path, str(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("version = 2", "starts with `version = 1`"),
+        ("version = 1\n[tarmet]\nname='ort'", "did you mean 'target'"),
+        ("version = 1\n[data]\nsorce='x'\n[[pipeline]]\npass='simplify'", "did you mean 'source'"),
+        ("version = 1\n[data]\nsamples='x'\n[[pipeline]]\npass='simplify'", "wrong type"),
+        ("version = 1", "at least one"),
+        ("version = 1\n[[pipeline]]\nratio = 1", "each"),
+        ("version = ", "not TOML"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text, said):
+    with pytest.raises(UsageError, match=said):
+        load_recipe(write(tmp_path, text))
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_recipe(tmp_path / "none.toml")
