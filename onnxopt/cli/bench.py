@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
 @click.option("--target", default="ort", show_default=True, metavar="NAME", help="Whose runtime to time on.")
 @click.option("--rounds", default=30, show_default=True, type=click.IntRange(min=3), help="How often each one runs.")
 @click.option("--seconds", type=click.FloatRange(min=0), help="Stop after so long, but not before 5 rounds.")
@@ -80,9 +80,10 @@ class _Run:
     def __init__(self, runtime: "Runtime", file: Path, graph: "Graph", shapes: Sequence[str], threads: int) -> None:
         from onnxopt.cli.options import sized_inputs
         from onnxopt.data import synthetic
+        from onnxopt.evaluation.inputs import fill_batch
 
         inputs = sized_inputs(graph, shapes)
-        self._feeds = next(iter(synthetic(inputs, 1))).feeds
+        self._feeds = fill_batch(next(iter(synthetic(inputs, 1))).feeds, inputs)
         self._session = runtime.open(file, threads=threads)
 
     def __call__(self) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from onnxopt.data import Array, Feeds, InputSpec, Sample
 from onnxopt.errors import UsageError
 from onnxopt.evaluation.agreement import Agreement, Comparison
-from onnxopt.evaluation.inputs import resolve_inputs
+from onnxopt.evaluation.inputs import fill_batch, resolve_inputs
 from onnxopt.graph import Graph
 from onnxopt.runtime.ort import OrtSession
 
@@ -72,8 +72,9 @@ def compare_files(
     names = first.output_names if same else second.output_names
     sums = Comparison(metadata)
     for sample in samples:
-        wanted = first.run(sample.feeds)
-        other = second.run(_translated(sample.feeds, *inputs))
+        feeds = fill_batch(sample.feeds, inputs[0])
+        wanted = first.run(feeds)
+        other = second.run(_translated(feeds, *inputs))
         got = dict(zip(first.output_names, (other[name] for name in names), strict=True))
         numbers = {name: array for name, array in wanted.items() if _is_numeric(array) and _is_numeric(got[name])}
         sums.update(numbers, {name: got[name] for name in numbers}, sample)

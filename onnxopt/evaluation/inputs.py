@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from onnxopt.data.sample import Array, InputSpec
+from onnxopt.data.sample import Array, Feeds, InputSpec
 from onnxopt.errors import OptimizationError, UsageError, nearest
 from onnxopt.graph import Graph, Tensor
 from onnxopt.model_io import PROTOBUF_LIMIT
@@ -80,6 +80,16 @@ def resolve_inputs(
         for name, shape in shapes.items()
     }
     return _choose(graph, open_shapes, graph.metadata if metadata is None else metadata)
+
+
+def fill_batch(feeds: Feeds, inputs: Iterable[InputSpec]) -> dict[str, Array]:
+    """Repeat a sample until it fills the batch that the model is run at; samples themselves have a batch of 1."""
+    full = {}
+    for spec in inputs:
+        value = feeds[spec.name]
+        times = spec.shape[0] // value.shape[0] if spec.shape and value.shape[0] else 1
+        full[spec.name] = np.concatenate([value] * times) if times > 1 else value
+    return full
 
 
 def _check_names(shapes: Iterable[str], names: Sequence[str]) -> None:

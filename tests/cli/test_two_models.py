@@ -92,6 +92,12 @@ def test_bench(onnxopt, net, off_by_tenth):
     assert all(m["median_ms"] > 0 for m in timed["models"])
 
 
+def test_a_fixed_batch(onnxopt, net_text, store):
+    four = store("four.onnx", net_text.replace("[N,", "[4,"))
+    assert onnxopt("compare", four, four).exit_code == 0
+    assert onnxopt("bench", four, "--rounds", 3).exit_code == 0
+
+
 def test_bench_as_text(onnxopt, net):
     result = onnxopt("bench", net, "--rounds", 3)
     assert result.stdout.splitlines()[0].split()[:3] == ["model", "median", "ms"]

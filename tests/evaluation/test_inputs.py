@@ -1,10 +1,11 @@
 """Sizes for open dimensions."""
 
+import numpy as np
 import onnx.parser
 import pytest
 
 from onnxopt.errors import UsageError
-from onnxopt.evaluation.inputs import parse_input_shapes, resolve_inputs
+from onnxopt.evaluation.inputs import fill_batch, parse_input_shapes, resolve_inputs
 from onnxopt.graph import Graph
 
 
@@ -119,3 +120,13 @@ def test_parsing_needs_a_name_where_there_are_two():
         parse_input_shapes(["4"], graph)
     with pytest.raises(UsageError, match="given twice"):
         parse_input_shapes(["x:4", "x:5"], graph)
+
+
+def test_a_sample_fills_the_batch():
+    graph = model("g (float[3,2] x, float[1,2] m, float s) => (float[3,2] y)", "a = Mul (x, m)  y = Mul (a, s)")
+    specs, _ = resolve_inputs(graph)
+    feeds = {"x": np.array([[1, 2]], np.float32), "m": np.ones((1, 2), np.float32), "s": np.float32(2)}
+    full = fill_batch(feeds, specs)
+    assert full["x"].tolist() == [[1, 2]] * 3
+    assert full["m"] is feeds["m"]
+    assert full["s"] is feeds["s"]

@@ -1,0 +1,1 @@
+"""A pass for onnxopt, as small as can be."""
