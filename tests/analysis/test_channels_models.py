@@ -42,8 +42,9 @@ def without_last_sigmoid(graph: Graph) -> Graph:
     """Let a graph that ends in a Sigmoid return what goes into it: a saturated output would agree with anything."""
     last = graph.producer(graph.outputs[0])
     if last is not None and last.op == "Sigmoid":
-        graph.ir.outputs = [last.inputs[0]]
-        last.inputs[0].dtype = np.dtype(np.float32)
+        logits = last.inputs[0]
+        logits.dtype, logits.shape = np.dtype(np.float32), [None] * 4
+        graph.ir.outputs = [logits]
     return graph
 
 
