@@ -140,21 +140,13 @@ class _Planner:
         reason = next((text for failed, text in checks if failed), "")
         if reason or rule is None:
             return reason
-        if not rule.output:
-            return self._why_gemm_float(node)
-        if id(node) in self.tail.final:
+        if node.op == "Conv" and id(node) in self.tail.final and not self.target.quantize_final:
             return "final layer: its error would go straight into the answer"
+        if not rule.output:
+            return _why_gemm_float(node)
         output = self.fused_output(node)
         if self.graph.is_output(output) or self.graph.is_output(node.outputs[0]):
             return "its output is a graph output, so no Q can follow it alone"
-        return ""
-
-    def _why_gemm_float(self, node: Node) -> str:
-        attrs = node.attrs
-        if node.op == "Gemm" and (
-            attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA")
-        ):
-            return "Gemm with alpha, beta or transA has no int8 kernel"
         return ""
 
     def _is_stem(self, node: Node, weight: object) -> bool:
@@ -244,8 +236,9 @@ class _Planner:
         self.placement.final = self.tail.final
 
     def _computed_in_int8(self, node: Node, int8: set[int]) -> bool:
+        rule = self.rule(node)
         if id(node) in int8:
-            return True
+            return rule is None or rule.output
         producer = self.graph.producer(node.inputs[0]) if node.inputs else None
         fused = node.op in self.target.fused_activations and producer is not None and id(producer) in self.anchors
         return fused and self.fused_output(producer) is node.outputs[0]  # type: ignore[arg-type]
@@ -257,7 +250,16 @@ class _Planner:
 def _weight_axis(node: Node, graph: Graph) -> int | None:
     if node.op == "Conv":
         return 0
+    if node.op == "ConvTranspose":
+        return 1 if node.attrs.get("group", 1) == 1 else None
     if node.op == "Gemm":
         return 0 if node.attrs.get("transB") else 1
     weight = graph.constant(node.inputs[1])
     return weight.ndim - 1 if weight is not None and weight.ndim >= 2 else None
+
+
+def _why_gemm_float(node: Node) -> str:
+    attrs = node.attrs
+    if node.op == "Gemm" and (attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA")):
+        return "Gemm with alpha, beta or transA has no int8 kernel"
+    return ""

@@ -55,6 +55,7 @@ class Target:
         fused_activations: Ops that fuse into a weighted op before them if their range needs no clipping.
         elementwise: Float ops that keep their input's memory layout, so that int8 may go on behind them.
         max_stem_channels: A Conv on the graph input with at most so many input channels stays float.
+        quantize_final: Whether weighted layers with no other behind them run in int8 too.
         contrib_silu: Whether `com.microsoft.QuickGelu` may be emitted.
         softmax_by_exp: Whether the softmax of a box head is faster as Exp, Conv and Div.
         requantizes_float: Whether the runtime quantizes a float layer between Q/DQ by itself, so that keeping it float
@@ -74,6 +75,7 @@ class Target:
     fused_activations: frozenset[str] = frozenset()
     elementwise: frozenset[str] = frozenset()
     max_stem_channels: int = 0
+    quantize_final: bool = False
     contrib_silu: bool = False
     softmax_by_exp: bool = False
     requantizes_float: bool = False
