@@ -8,8 +8,10 @@ import onnx
 from onnx import helper, shape_inference
 
 from onnxopt.data import InputSpec
+from onnxopt.errors import OptimizationError
 from onnxopt.graph import Graph, Tensor, Variable
 from onnxopt.pass_api import Analysis, Context
+from onnxopt.runtime.ort import OrtSession
 
 Shape = tuple[int | str | None, ...]
 
@@ -68,8 +70,41 @@ class RunShapes(Shapes):
 
     @classmethod
     def compute(cls, graph: Graph, context: Context) -> Self:
-        """Infer with the inputs' dimensions replaced by those of `context.inputs`."""
-        return cls(*infer(graph, context.inputs))
+        """Infer with the inputs' dimensions replaced by those of `context.inputs`.
+
+        Where inference stops (shape arithmetic that ONNX's rules cannot follow), the model is run once and tells.
+        """
+        shapes, dtypes = infer(graph, context.inputs)
+        unknown = [t.name for n in graph.nodes for t in n.outputs if t.name and not _is_static(shapes.get(t.name))]
+        if unknown and context.inputs and graph.nbytes() < RUN_UP_TO:
+            shapes |= _observed(graph, unknown, dtypes, context.inputs)
+        return cls(shapes, dtypes)
+
+
+RUN_UP_TO = 2**30  # bytes of weights; larger models are not run for their shapes
+
+
+def _is_static(shape: Shape | None) -> bool:
+    return shape is not None and all(isinstance(d, int) for d in shape)
+
+
+def _observed(
+    graph: Graph, names: list[str], dtypes: dict[str, Any], inputs: tuple[InputSpec, ...]
+) -> dict[str, Shape]:
+    """Shapes seen in one run of the model; empty where ONNX Runtime cannot run it."""
+    copy = graph.copy()
+    tensors = {t.name: t for n in copy.nodes for t in n.outputs}
+    typed = [name for name in names if dtypes.get(name) is not None]
+    own = {t.name for t in copy.outputs}
+    for name in typed:
+        if name not in own:
+            tensors[name].dtype, tensors[name].shape = dtypes[name], None
+            copy.outputs.append(tensors[name])
+    try:
+        values = OrtSession(copy.to_proto(), optimized=False).run({i.name: np.ones(i.shape, i.dtype) for i in inputs})
+    except OptimizationError:
+        return {}
+    return {name: tuple(values[name].shape) for name in typed}
 
 
 def infer(graph: Graph, inputs: tuple[InputSpec, ...] = ()) -> tuple[dict[str, Shape], dict[str, Any]]:
