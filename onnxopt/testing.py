@@ -43,6 +43,7 @@ Outputs = dict[str, Array]
 
 SHOWN = 16  # values; a longer weight is shown by its digest
 ROUNDING = 1e-5  # of the largest output; see `Pass.effect`
+LAST_PLACES = 4  # units in the last place, for half precision
 SLACK = 3  # times what the runtime's own optimizations change
 SYMBOL_SIZE = 2  # what a symbolic dimension is run at
 
@@ -133,8 +134,8 @@ def assert_rewrites(
     """Run passes on a graph and compare the graph and its outputs with what is expected.
 
     Outputs are compared within the `effect` that the passes promise (the widest of them): `exact` bit for bit;
-    `rounding` max|a-b| <= max(1e-5, 3 x what ONNX Runtime's own optimizations change) x max|a| per output; `lossy`
-    against the pass's `reference`, where it gives one, within rounding, and finite.
+    `rounding` max|a-b| <= max(1e-5, 3 x what ONNX Runtime's own optimizations change) x max|a| per output (four units
+    in the last place instead of 1e-5 for half precision); `lossy` against the pass's `reference`, where it gives one, within rounding, and finite.
 
     Args:
         passes: One pass, or several to run in order.
@@ -242,7 +243,12 @@ def _widest(steps: Iterable[Pass]) -> Effect:
 def _bounds(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, float]:
     """Allowed difference of each output relative to its largest value."""
     plain, optimized = outputs_of(graph, feeds), outputs_of(graph, feeds, optimized=True)
-    return {name: max(ROUNDING, SLACK * _difference(plain[name], optimized[name])) for name in plain}
+    return {name: max(_floor(plain[name]), SLACK * _difference(plain[name], optimized[name])) for name in plain}
+
+
+def _floor(values: Array) -> float:
+    """What rounding may come to in any case; types coarser than float need more."""
+    return max(ROUNDING, LAST_PLACES * float(np.finfo(values.dtype).eps)) if values.dtype.kind == "f" else ROUNDING
 
 
 def _difference(wanted: Array, got: Array) -> float:
