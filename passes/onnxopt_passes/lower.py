@@ -2,8 +2,8 @@
 
 For a target with `contrib_silu` (ONNX Runtime):
 
-1. SiLU: Mul(x, Sigmoid(x)) = QuickGelu(x; alpha=1), one float kernel, where that is faster on this machine than the
-   two int8 kernels that Sigmoid and Mul become (see `analysis.silu_probe`).
+1. SiLU: Mul(x, Sigmoid(x)) = QuickGelu(x; alpha=1), one float kernel: everywhere, or, where the two int8 kernels that
+   Sigmoid and Mul become are faster on this machine (see `analysis.silu_probe`), only where SiLU stays in float.
 
 For every target whose int8 kernels know GlobalAveragePool and no ReduceMean (`ort`):
 
@@ -26,6 +26,7 @@ from onnxopt.analysis.shapes import Shapes
 from onnxopt.analysis.silu_probe import faster_form
 from onnxopt.calibration.collect import expose
 from onnxopt.graph import is_standard
+from onnxopt.placement import plan
 from onnxopt.placement.tail import is_expectation
 from onnxopt.runtime.adapter import load_runtime
 from onnxopt.runtime.ort import OrtSession
@@ -53,15 +54,16 @@ class Lower(Pass):
 
     silu: str = option(
         default="auto",
-        help="Form of SiLU: quickgelu (an operator of com.microsoft), sigmoid (kept as it is), auto (measured).",
-        choices=("auto", "quickgelu", "sigmoid"),
+        help="Form of SiLU: quickgelu (an operator of com.microsoft), mixed (that where it stays in float, Sigmoid and "
+        "Mul in int8 elsewhere), sigmoid (kept as it is), auto (quickgelu or mixed, as measured here).",
+        choices=("auto", "quickgelu", "mixed", "sigmoid"),
     )
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Apply the rules that the target asks for."""
         rewritten = 0
-        if context.target.contrib_silu and self._form(graph, context) == "quickgelu":
-            rewritten += _silu(graph, context)
+        if context.target.contrib_silu:
+            rewritten += _silu(graph, context, self._form(graph, context))
         if "ReduceMean" not in context.target.rules and "GlobalAveragePool" in context.target.rules:
             rewritten += _mean(graph, context)
         if context.target.softmax_by_exp:
@@ -74,27 +76,31 @@ class Lower(Pass):
         runtime = load_runtime(context.target)
         form = "quickgelu"
         if runtime is not None and any(_gate(graph, mul) for mul in graph.nodes_of("Mul")):
-            form, comparison = faster_form(runtime)
+            fastest, comparison = faster_form(runtime)
+            form = "mixed" if fastest == "sigmoid" else fastest
             context.record.details["silu"] = str(comparison["sigmoid"])
         context.resolve(silu=form)
         return form
 
 
-def _silu(graph: Graph, context: Context) -> int:
+def _silu(graph: Graph, context: Context, form: str) -> int:
+    if form == "sigmoid":
+        return 0
+    # With Sigmoid and Mul in place the plan tells which of them would run in int8.
+    int8 = plan(graph, context.target, context.get(Shapes)).tensors if form == "mixed" else {}
     count = 0
     for mul in graph.nodes_of("Mul"):
         found = _gate(graph, mul)
-        if found is None:
+        if found is None or mul.outputs[0].name in int8:
             continue
         x, sigmoid = found
         if len(graph.consumers(sigmoid.outputs[0])) > 1 or graph.is_output(sigmoid.outputs[0]):
             context.note(mul, "SiLU whose Sigmoid is read elsewhere too")
             continue
         output = mul.outputs[0]
-        name, place = mul.name, mul
         mul.outputs.clear()
         graph.add_node(
-            "QuickGelu", [x], {"alpha": 1.0}, outputs=[output], name=name, domain="com.microsoft", before=place
+            "QuickGelu", [x], {"alpha": 1.0}, outputs=[output], name=mul.name, domain="com.microsoft", before=mul
         )
         graph.remove(mul, sigmoid)
         count += 1

@@ -40,9 +40,19 @@ def test_silu_may_be_kept():
     assert not record.changed
 
 
+def test_mixed_keeps_silu_between_int8_layers_only():
+    graph, _ = lowered(
+        "(float[1,8,4,4] x) => (float[1,8,4,4] y) <float[8,8,1,1] v, float[8,8,1,1] w, float[8,8,1,1] u> {"
+        "a = Conv (x, v) s = Sigmoid (a) b = Mul (a, s) c = Conv (b, w) t = Sigmoid (c) d = Mul (c, t) "
+        "y = Conv (d, u) }",
+        silu="mixed",
+    )
+    assert [n.op for n in graph.nodes] == ["Conv", "Sigmoid", "Mul", "Conv", "QuickGelu", "Conv"]
+
+
 def test_form_of_silu_is_measured_and_resolved():
     _, record = lowered(SILU)
-    assert record.options["silu"] in {"quickgelu", "sigmoid"}
+    assert record.options["silu"] in {"quickgelu", "mixed"}
 
 
 def test_silu_whose_gate_is_read_elsewhere_is_left_alone():
