@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxopt.data import Feeds
 from onnxopt.graph import Array, Graph
-from onnxopt.runtime.ort import Feeds, OrtSession
+from onnxopt.runtime.ort import OrtSession
 
 ROUNDING = 1e-5  # of an output's largest value
 SLACK = 3.0  # times what the runtime's own optimizations change

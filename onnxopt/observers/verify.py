@@ -15,6 +15,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import Literal
 
+from onnxopt.data import Feeds
 from onnxopt.errors import OptimizationError
 from onnxopt.evaluation.agreement import DistanceSums
 from onnxopt.graph import Array, Graph
@@ -24,7 +25,6 @@ from onnxopt.observers import honesty
 from onnxopt.observers.outputs import Outputs, deviation, newly_infinite, rounding_bounds, run, same_bits, serialised
 from onnxopt.observers.structure import check_structure
 from onnxopt.pass_api import Context, Pass
-from onnxopt.runtime.ort import Feeds
 
 Level = Literal["off", "structure", "outputs", "full"]
 LEVELS: tuple[Level, ...] = ("off", "structure", "outputs", "full")

@@ -229,3 +229,21 @@ def test_each_graph_runs_once(monkeypatch):
 def test_outputs_need_feeds():
     with pytest.raises(ValueError, match="give feeds"):
         Verify("outputs")
+
+
+class Read(Pass):
+    """Look at a weight and change nothing."""
+
+    name = "read"
+
+    def run(self, graph: Graph, context: Context) -> bool:
+        assert graph.initializers()[0].values.size == 4
+        return False
+
+
+def test_reading_a_weight_is_no_change():
+    """A weight that has been read is written in another encoding."""
+    graph = parse_graph(MODEL)
+    assert not graph.to_proto().graph.initializer[0].HasField("raw_data")
+    run_pass(Read(), graph, plain_context(), [Verify("full", [random_feeds(graph)])])
+    assert graph.to_proto().graph.initializer[0].HasField("raw_data")
