@@ -17,7 +17,7 @@ from onnxopt.manager import Observer, run_pass
 from onnxopt.observers.outputs import serialised
 from onnxopt.observers.verify import Verify
 from onnxopt.pipeline import Entry, parse
-from onnxopt.registry import PASSES, load_pass, names
+from onnxopt.registry import PASSES, PIPELINES, load_pass, names
 from onnxopt.targets.ort import ORT
 from onnxopt.testing import parse_graph
 
@@ -220,10 +220,10 @@ def test_every_choice_works(name, option, value):
         verified(step, build(source))
 
 
-def test_every_module_of_the_built_in_passes_is_an_entry_point():
+def test_every_built_in_module_is_an_entry_point():
     """Entry points are written when the package is installed: reinstall after adding a pass."""
     import onnxopt_passes
 
     modules = {f.stem for f in Path(onnxopt_passes.__file__).parent.glob("*.py") if not f.stem.startswith("_")}
-    points = entry_points(group=PASSES)
+    points = [*entry_points(group=PASSES), *entry_points(group=PIPELINES)]
     assert modules == {e.module.rpartition(".")[2] for e in points if e.module.startswith("onnxopt_passes.")}
