@@ -339,6 +339,19 @@ class Graph:
                     order.append(node)
         self.nodes[:] = order
 
+    def settle(self) -> None:
+        """Bring nodes into an order of execution, and each tensor's consumers into the order of the nodes.
+
+        What a pass does next may depend on these orders; after this they depend on the graph alone, not on the edits
+        that led to it.
+        """
+        self.sort()
+        position = {id(n): i for i, n in enumerate(self.walk())}
+        for node in self.walk():
+            for tensor in node.inputs:
+                if len(tensor.outputs) > 1:
+                    list.sort(tensor.outputs, key=lambda n: position.get(id(n), len(position)))
+
     def forget_shapes(self) -> None:
         """Drop recorded shapes of inner tensors, except those behind custom operators, which no inference knows."""
         ends = {id(t) for t in [*self.inputs, *self.outputs]}

@@ -93,6 +93,7 @@ def run_pass(step: Pass, graph: Graph, context: Context, observers: Sequence[Obs
         record.changed = changed
         if changed:
             context.invalidate(step.preserves)
+            graph.settle()
             graph.forget_shapes()
         for observer in observers:
             observer.after_pass(step, before, graph, context)

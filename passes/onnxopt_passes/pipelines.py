@@ -9,3 +9,14 @@ SIMPLIFY = NamedPipeline(
     options={"max_bytes": "fold-constants.max_bytes"},
     repeat=10,
 )
+
+QUANTIZE = NamedPipeline(
+    name="quantize",
+    summary="Calibrate and insert Q/DQ pairs so that the target runs the model in int8.",
+    text="simplify,lower,calibrate,insert-qdq,merge-duplicates,eliminate-dead",
+    options={
+        "method": "calibrate.method",
+        "percentile": "calibrate.percentile",
+        "silu": "lower.silu",
+    },
+)
