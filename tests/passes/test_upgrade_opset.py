@@ -3,14 +3,19 @@ import pytest
 
 from onnxopt import OptimizationError
 from onnxopt.manager import run_pass
-from onnxopt.testing import assert_rewrites, parse_graph, plain_context
+from onnxopt.testing import assert_rewrites, outputs_of, parse_graph, plain_context, random_feeds
 from onnxopt_passes.upgrade_opset import UpgradeOpset
 
 
 def upgrades(before, after, *, old=11, new=13, **kwargs):
-    """Both texts without model header: the one at opset `old`, the other at `new`."""
+    """Both texts without model header: the one at opset `old`, the other at `new`. Outputs are equal bit for bit."""
     expected = f'<ir_version: 8, opset_import: ["": {new}]> g {after}'
-    return assert_rewrites(UpgradeOpset(floor=new), before, expected, opset=old, **kwargs)
+    graph = assert_rewrites(UpgradeOpset(floor=new), before, expected, opset=old, **kwargs)
+    source = parse_graph(before, opset=old)
+    feeds = kwargs.get("feeds") or random_feeds(source)
+    wanted, got = outputs_of(source, feeds), outputs_of(graph, feeds)
+    assert {k: v.tobytes() for k, v in wanted.items()} == {k: v.tobytes() for k, v in got.items()}
+    return graph
 
 
 def refuses(before, reason, *, old=11, new=13):
