@@ -18,6 +18,7 @@ import workbench
 from peers import ORT_NAME, onnxopt_candidate, quantize_static_candidate
 from workbench import Subject, markdown, number
 
+from onnxopt.errors import OnnxoptError
 from onnxopt.evaluation.agreement import Comparison
 from onnxopt.evaluation.metrics import Accumulator, load_metric
 from onnxopt.runtime.ort import OrtSession
@@ -116,7 +117,11 @@ def main() -> None:
             workbench.say(f"not measured: {subject.name}; its labelled pictures are missing (--shared)")
             continue
         with tempfile.TemporaryDirectory() as folder:
-            files = build(subject, options.passes, options.samples, Path(folder))
+            try:
+                files = build(subject, options.passes, options.samples, Path(folder))
+            except OnnxoptError as error:
+                workbench.say(f"not measured: {subject.name}; onnxopt failed: {error}")
+                continue
             figures = judge(subject, files, options.threads, options.limit)
         title = f"**{subject.name}**, {figures[0]['metric']} on {figures[0]['pictures']} pictures"
         print(f"{title}\n\n{table(figures)}\n", flush=True)

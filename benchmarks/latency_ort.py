@@ -130,7 +130,11 @@ def main() -> None:
     everything = []
     for subject in workbench.find_subjects(options, MODELS):
         with tempfile.TemporaryDirectory() as folder:
-            files = build(subject, options.passes, options.samples, Path(folder))
+            try:
+                files = build(subject, options.passes, options.samples, Path(folder))
+            except OnnxoptError as error:
+                say(f"not measured: {subject.name}; onnxopt failed: {error}")
+                continue
             comparison = measure(subject, files, options.rounds, options.threads)
             figures = figures_of(subject, files, comparison)
         print(f"**{subject.name}**, {comparison.rounds} rounds\n\n{table(figures)}\n", flush=True)
