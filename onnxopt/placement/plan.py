@@ -7,7 +7,9 @@
 3. *Demand*, by a walk backward: an operator that can run in int8 and whose output is quantized anyway asks for its
    inputs, if one of them is near or quantized already. Otherwise the Q stays behind it: a MaxPool between float
    operators is many times slower in int8.
-4. *Groups*: tensors on both sides of an operator that only moves values share scale and zero point.
+4. *Groups*: tensors on all sides of an operator that only moves values share scale and zero point.
+5. *Residuals*, where the target fuses an addition into the Conv before it: the Q behind the addition asks for one on
+   its other branch. Of two such Convs the one with more weighted operators before it is fused.
 """
 
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ import numpy as np
 
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.graph import Graph, Node, Tensor, is_standard, label
+from onnxopt.placement.size import why_too_small
 from onnxopt.placement.tail import FEATURE_OPS, Tail, computes_features, find_tail
 from onnxopt.targets import OpRule, Target
 
@@ -93,6 +96,7 @@ class _Planner:
         self.near: set[str] = set()
         self.carriers: set[int] = set()
         self.parent: dict[str, str] = {}
+        self.depth: dict[int, int] = {}
 
     def run(self) -> Placement:
         self.graph.sort()
@@ -121,7 +125,7 @@ class _Planner:
             return
         self.anchors.add(id(node))
         self.want(node.inputs[0])
-        axis = _weight_axis(node, self.graph)
+        axis = _weight_axis(node, self.graph) if rule is None or rule.per_channel else None
         self.placement.weights.append(QuantizedWeight(node.outputs[0].name, 1, axis))
         if rule is not None and rule.output:
             self.want(self.fused_output(node))
@@ -142,6 +146,10 @@ class _Planner:
             return reason
         if node.op == "Conv" and id(node) in self.tail.final and not self.target.quantize_final:
             return "final layer: its error would go straight into the answer"
+        assert weight is not None
+        small = why_too_small(self.graph, node, weight.shape, self.target.sizes, self.shapes.shape(node.outputs[0]))
+        if small:
+            return small
         if not rule.output:
             return _why_gemm_float(node)
         output = self.fused_output(node)
@@ -200,7 +208,10 @@ class _Planner:
 
     def _demand(self, node: Node) -> None:
         rule = self.rule(node)
-        if rule is None or rule.role not in {"follower", "passthrough"} or not self._can_follow(node, rule):
+        if rule is None or rule.role in {None, "anchor"} or not self._can_follow(node, rule):
+            return
+        if rule.role == "residual":
+            self._demand_identity(node)
             return
         if not all(t.name in self.wanted for t in node.outputs) or any(self.graph.is_output(t) for t in node.outputs):
             return
@@ -211,9 +222,37 @@ class _Planner:
         self.carriers.add(id(node))
         for tensor in inputs:
             self.want(tensor)
-        if rule.role == "passthrough":
-            for tensor in node.outputs:
+        if rule.role == "passthrough" and rule.output:
+            for tensor in [*inputs[1:], *node.outputs]:
                 self._join(inputs[0].name, tensor.name)
+        elif rule.role == "passthrough":
+            for tensor in node.outputs:
+                del self.wanted[tensor.name]
+
+    def _demand_identity(self, node: Node) -> None:
+        """Ask for the branch of an addition that is not fused into a weighted operator."""
+        if self.fused_output(node).name not in self.wanted:
+            return
+        producers = [self.graph.producer(t) for t in node.inputs]
+        fusible = [i for i, p in enumerate(producers) if p is not None and self._fuses_into(p, node)]
+        if not fusible or len(producers) != 2 or producers[0] is producers[1]:
+            return
+        fused = max(fusible, key=lambda i: self._depth(producers[i]))
+        self.carriers.add(id(node))
+        self.want(node.inputs[1 - fused])
+
+    def _fuses_into(self, producer: Node, node: Node) -> bool:
+        output = producer.outputs[0]
+        alone = all(c is node for c in output.outputs) and not self.graph.is_output(output)
+        return id(producer) in self.anchors and alone and output.name not in self.wanted
+
+    def _depth(self, node: Node | None) -> int:
+        """Most weighted operators on a path that ends with a node."""
+        if not self.depth:
+            for each in self.graph.nodes:
+                before = max((self.depth.get(id(p), 0) for p in self.graph.dependencies(each)), default=0)
+                self.depth[id(each)] = before + (id(each) in self.anchors)
+        return self.depth.get(id(node), 0)
 
     def _join(self, first: str, second: str) -> None:
         self.parent[self._root(second)] = self._root(first)

@@ -1,5 +1,5 @@
 """What each runtime wants, as data."""
 
-from onnxopt.targets.target import NumberFormat, OpRule, Target
+from onnxopt.targets.target import NumberFormat, OpRule, SizeLimits, Target
 
-__all__ = ["NumberFormat", "OpRule", "Target"]
+__all__ = ["NumberFormat", "OpRule", "SizeLimits", "Target"]

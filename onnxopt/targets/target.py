@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Role = Literal["anchor", "follower", "passthrough"]
+Role = Literal["anchor", "follower", "passthrough", "residual"]
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,37 @@ class OpRule:
 
     Attributes:
         role: `anchor`: a weighted op, the reason to quantize at all. `follower`: runs in int8 where all its
-            tensors are quantized. `passthrough`: moves int8 values; input and output share their parameters.
+            tensors are quantized. `passthrough`: moves int8 values; inputs and output share their parameters.
+            `residual`: an addition that fuses into the weighted op before it if its other branch is quantized.
         inputs: Which inputs carry activations; None for all.
-        output: Whether a Q must follow directly.
+        output: Whether a Q must follow directly. A passthrough without one lets a Q behind it move before it.
+        per_channel: Of an anchor: whether its weights have one scale per output channel, or one for all.
         reason: Why the op is left in float, for ops that have no role.
     """
 
     role: Role | None
     inputs: tuple[int, ...] | None = (0,)
     output: bool = True
+    per_channel: bool = True
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class SizeLimits:
+    """Which weighted layers are large enough to gain by int8. The first layers of a model always are.
+
+    Attributes:
+        channels: Fewest input and output channels (rows and columns of a matrix); 0 for no limit.
+        multiple: A dense Conv below `channels` on one side passes if both sides are multiples of this and its kernel
+            is square; a grouped Conv if its output channels are.
+        grouped_kernel: Smallest side of the kernel of such a grouped Conv.
+        rows: Fewest rows of the left side of a matrix product, where known.
+    """
+
+    channels: int = 0
+    multiple: int = 8
+    grouped_kernel: int = 3
+    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +75,7 @@ class Target:
         default_reason: Why an op without a rule is left in float.
         fused_activations: Ops that fuse into a weighted op before them if their range needs no clipping.
         elementwise: Float ops that keep their input's memory layout, so that int8 may go on behind them.
+        sizes: Weighted layers smaller than this stay float.
         max_stem_channels: A Conv on the graph input with at most so many input channels stays float.
         quantize_final: Whether weighted layers with no other behind them run in int8 too.
         contrib_silu: Whether `com.microsoft.QuickGelu` may be emitted.
@@ -63,6 +85,8 @@ class Target:
         int32_bias: Whether biases are emitted as int32 behind a DQ.
         alignment: Channel counts that run fast are multiples of this; 0: asked of the machine it runs on.
         adapter: `module:class` of the runtime adapter; "" where the target cannot run here.
+        checker: `module:function` that finds what the runtime's documented rules object to in a quantized graph, for
+            a target without an adapter; "" for none.
     """
 
     name: str
@@ -74,6 +98,7 @@ class Target:
     default_reason: str = "the runtime has no int8 kernel for this op"
     fused_activations: frozenset[str] = frozenset()
     elementwise: frozenset[str] = frozenset()
+    sizes: SizeLimits = SizeLimits()
     max_stem_channels: int = 0
     quantize_final: bool = False
     contrib_silu: bool = False
@@ -82,3 +107,4 @@ class Target:
     int32_bias: bool = False
     alignment: int = 8
     adapter: str = ""
+    checker: str = ""
