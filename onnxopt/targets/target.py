@@ -60,6 +60,11 @@ class SizeLimits:
     grouped_kernel: int = 3
     rows: int = 0
 
+    def __str__(self) -> str:
+        if not self.channels:
+            return "any"
+        return f"from {self.channels} channels and {self.rows} rows on; some smaller ones in multiples of {self.multiple}"
+
 
 @dataclass(frozen=True)
 class Target:
