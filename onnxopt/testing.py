@@ -36,7 +36,15 @@ from onnxopt.report.record import PassRecord
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets import NumberFormat, Target
 
-__all__ = ["assert_rewrites", "graph_text", "outputs_of", "parse_graph", "plain_context", "random_feeds"]
+__all__ = [
+    "assert_preserves",
+    "assert_rewrites",
+    "graph_text",
+    "outputs_of",
+    "parse_graph",
+    "plain_context",
+    "random_feeds",
+]
 
 Runtime = Literal["ort", "reference"]
 Outputs = dict[str, Array]
@@ -133,10 +141,6 @@ def assert_rewrites(
 ) -> Graph:
     """Run passes on a graph and compare the graph and its outputs with what is expected.
 
-    Outputs are compared within the `effect` that the passes promise (the widest of them): `exact` bit for bit;
-    `rounding` max|a-b| <= max(1e-5, 3 x what ONNX Runtime's own optimizations change) x max|a| per output (four units
-    in the last place instead of 1e-5 for half precision); `lossy` against the pass's `reference`, where it gives one, within rounding, and finite.
-
     Args:
         passes: One pass, or several to run in order.
         before: The graph; it is not changed.
@@ -153,27 +157,72 @@ def assert_rewrites(
         The graph after the passes.
 
     Raises:
-        AssertionError: With a unified diff, or with the output that differs and by how much.
+        AssertionError: With a unified diff, or as `assert_preserves`.
     """
-    steps = [passes] if isinstance(passes, Pass) else list(passes)
-    source = parse_graph(before, opset=opset) if isinstance(before, str) else before.copy()
-    result, records = source.copy(), []
-    surroundings = context or plain_context()
-    for step in steps:
-        start = result.copy()
-        records.append(run_pass(step, result, surroundings, ()))
-        _check_honest(records[-1], start, result)
-    _compare_text(source, result, after, opset)
-    _check_notes(records, notes)
-    if any(record.changed for record in records):
-        onnx.checker.check_model(result.to_proto(), full_check=_standard_only(result))
-        sets = [feeds] if feeds is not None else [random_feeds(source, seed) for seed in (0, 1)]
-        standard = _standard_only(source) and _standard_only(result)
-        chosen: Sequence[Runtime] = runtimes or (("ort", "reference") if standard else ("ort",))
-        for given in sets:
-            for runtime in chosen:
-                _compare_outputs(steps, source, result, given, runtime)
-    return result
+    run = _Run(passes, before, context, opset)
+    _compare_text(run.before, run.after, after, opset)
+    _check_notes(run.records, notes)
+    _check_outputs(run, feeds, runtimes)
+    return run.after
+
+
+def assert_preserves(
+    passes: Pass | Sequence[Pass],
+    before: str | Graph,
+    *,
+    feeds: Mapping[str, Array] | None = None,
+    context: Context | None = None,
+    opset: int = 17,
+    runtimes: Sequence[Runtime] | None = None,
+) -> Graph:
+    """Run passes on a graph and compare its outputs only, whatever the graph becomes.
+
+    Outputs are compared within the `effect` that the passes promise (the widest of them): `exact` bit for bit;
+    `rounding` max|a-b| <= max(1e-5, 3 x what ONNX Runtime's own optimizations change) x max|a| per output (four units
+    in the last place instead of 1e-5 for half precision); `lossy` against the pass's `reference`, where it gives one,
+    within rounding, and finite. ONNX's checker must accept the result, and `run()` must say truly whether it changed.
+
+    Arguments and result are those of `assert_rewrites`.
+
+    Raises:
+        AssertionError: Naming the runtime, the output, and by how much it differs.
+    """
+    run = _Run(passes, before, context, opset)
+    _check_outputs(run, feeds, runtimes)
+    return run.after
+
+
+class _Run:
+    """Passes run over a graph.
+
+    Attributes:
+        steps: The passes.
+        before: The graph before.
+        after: The graph after.
+        records: One record per pass.
+    """
+
+    def __init__(self, passes: Pass | Sequence[Pass], graph: str | Graph, context: Context | None, opset: int) -> None:
+        self.steps = [passes] if isinstance(passes, Pass) else list(passes)
+        self.before = parse_graph(graph, opset=opset) if isinstance(graph, str) else graph.copy()
+        self.after = self.before.copy()
+        self.records: list[PassRecord] = []
+        surroundings = context or plain_context()
+        for step in self.steps:
+            start = self.after.copy()
+            self.records.append(run_pass(step, self.after, surroundings, ()))
+            _check_honest(self.records[-1], start, self.after)
+
+
+def _check_outputs(run: _Run, feeds: Mapping[str, Array] | None, runtimes: Sequence[Runtime] | None) -> None:
+    if not any(record.changed for record in run.records):
+        return
+    standard = _standard_only(run.before) and _standard_only(run.after)
+    onnx.checker.check_model(run.after.to_proto(), full_check=_standard_only(run.after))
+    chosen: Sequence[Runtime] = runtimes or (("ort", "reference") if standard else ("ort",))
+    for given in [feeds] if feeds is not None else [random_feeds(run.before, seed) for seed in (0, 1)]:
+        for runtime in chosen:
+            _compare_outputs(run, given, runtime)
 
 
 def _standard_only(graph: Graph) -> bool:
@@ -217,16 +266,14 @@ def _compare_text(before: Graph, result: Graph, after: str | None, opset: int) -
         raise AssertionError("the graph is not the one expected:\n" + "\n".join(lines))
 
 
-def _compare_outputs(
-    steps: Sequence[Pass], before: Graph, after: Graph, feeds: Mapping[str, Array], runtime: Runtime
-) -> None:
-    effect = _widest(steps)
-    wanted, got = outputs_of(before, feeds, runtime=runtime), outputs_of(after, feeds, runtime=runtime)
+def _compare_outputs(run: _Run, feeds: Mapping[str, Array], runtime: Runtime) -> None:
+    before, effect = run.before, _widest(run.steps)
+    wanted, got = outputs_of(before, feeds, runtime=runtime), outputs_of(run.after, feeds, runtime=runtime)
     assert list(wanted) == list(got), f"outputs were {list(wanted)} and are {list(got)}"
     if effect == "lossy":
         for name, value in got.items():
             assert np.isfinite(value).all(), f"{runtime}: output '{name}' is not finite"
-        reference = steps[0].reference(before, after) if len(steps) == 1 else None
+        reference = run.steps[0].reference(before, run.after) if len(run.steps) == 1 else None
         if reference is None:
             return
         before, wanted = reference, outputs_of(reference, feeds, runtime=runtime)
