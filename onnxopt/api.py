@@ -19,9 +19,10 @@ import onnx
 
 from onnxopt import __version__, guard, model_io, registry
 from onnxopt import recipe as recipes
-from onnxopt.data import Dataset, open_dataset, synthetic
+from onnxopt.data import Dataset, Preprocess, infer_preprocess, open_dataset, parse_preprocess, synthetic
 from onnxopt.errors import UsageError
 from onnxopt.evaluation import health, measure
+from onnxopt.evaluation.input_range import guess_range
 from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.evaluation.metrics import Metric, load_metric, score
 from onnxopt.graph import Graph
@@ -197,7 +198,7 @@ class _Run:
         self.source = str(data) if isinstance(data, str | Path) else None
         self.asked = (eval_data, preprocess, samples)
         if data is None:
-            self.data = synthetic(self.inputs, samples or SYNTHETIC_SAMPLES)
+            self.data = synthetic(self.inputs, samples or SYNTHETIC_SAMPLES, preprocess=self._made_up(preprocess))
             if any(p.needs_data for stage in self.stages for p in stage.passes):
                 self.warnings.append(SYNTHETIC_WARNING)
         else:
@@ -211,6 +212,19 @@ class _Run:
             self.evaluation = self._open(eval_data, "evaluation", preprocess, None)
         elif isinstance(data, str | Path) and Path(data).suffix in {".yaml", ".yml"}:
             self.evaluation = self._open(data, "evaluation", preprocess, None)
+
+    def _made_up(self, preprocess: Any) -> Preprocess | None:
+        """In which range made-up pictures come: as asked, as the metadata says, or as the first layer suggests."""
+        if isinstance(preprocess, Preprocess):
+            return preprocess
+        if preprocess is not None:
+            return parse_preprocess(preprocess) if isinstance(preprocess, str) else Preprocess.from_dict(preprocess)
+        found = infer_preprocess(self.original.metadata, self.inputs)
+        found = found or (guess_range(self.original, self.inputs) if self.small else None)
+        if found is None:
+            return None
+        self.warnings.append(found[1])
+        return found[0]
 
     def _open(self, source: Any, role: Any, preprocess: Any, samples: int | None) -> Dataset:
         metadata = self.original.metadata
