@@ -8,9 +8,12 @@
 """
 
 import contextlib
+import math
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import IO
 
@@ -31,7 +34,8 @@ def load(path: str | Path) -> Graph:
 
     Raises:
         UsageError: No such file, not an ONNX model, truncated, external data missing or outside the model's
-            folder, no inputs, or an opset that the installed onnx does not know.
+            folder, no inputs, damaged (names, sizes, a circle of nodes), or an opset or IR version that the installed
+            onnx does not know.
     """
     file = Path(path)
     model = _read(file)
@@ -41,6 +45,8 @@ def load(path: str | Path) -> Graph:
 
 
 def _read(file: Path) -> onnx.ModelProto:
+    if file.exists() and not file.is_dir() and not file.is_file():
+        raise UsageError(f"{file}: is a device or a pipe; give an .onnx file")  # which may never end
     try:
         model = onnx.load_model(file, format="protobuf", load_external_data=False)
     except FileNotFoundError:
@@ -51,8 +57,10 @@ def _read(file: Path) -> onnx.ModelProto:
         raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
     except DecodeError:
         raise UsageError(f"{file}: not an ONNX model, or cut off; download or export it again") from None
-    if not model.HasField("graph") or not model.opset_import:
+    if not model.HasField("graph"):
         raise UsageError(f"{file}: not an ONNX model (it holds no graph); export it again")
+    if not model.opset_import:
+        raise UsageError(f"{file}: the model does not say which operator set it uses; export it again")
     return model
 
 
@@ -65,7 +73,7 @@ def _external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 def _read_external(model: onnx.ModelProto, file: Path) -> None:
     folder = file.resolve().parent
     for tensor in _external_tensors(model):
-        location = external_data_helper.ExternalDataInfo(tensor).location
+        location = _location(tensor, file)
         data = (folder / location).resolve() if location else folder
         if Path(location).is_absolute() or not data.is_relative_to(folder):
             raise UsageError(
@@ -86,12 +94,18 @@ def _read_external(model: onnx.ModelProto, file: Path) -> None:
         del tensor.external_data[:]
 
 
+def _location(tensor: onnx.TensorProto, file: Path) -> str:
+    """Where a tensor's external data lie, as the file says it."""
+    try:
+        return str(external_data_helper.ExternalDataInfo(tensor).location)
+    except ValueError as error:  # an offset or a length that is no number, or negative
+        raise UsageError(
+            f"{file}: what the model says of the external data of tensor '{tensor.name}' cannot be read: {error}"
+        ) from None
+
+
 def _check_length(tensor: onnx.TensorProto, location: str, file: Path) -> None:
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    packed = tensor.data_type in {onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.FLOAT4E2M1}
-    wanted = (count + 1) // 2 if packed else count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    wanted = _wanted_bytes(tensor)
     if len(tensor.raw_data) < wanted:
         raise UsageError(
             f"{file}: external data '{location}' is cut off: tensor '{tensor.name}' needs {wanted} bytes, "
@@ -99,7 +113,21 @@ def _check_length(tensor: onnx.TensorProto, location: str, file: Path) -> None:
         )
 
 
+def _wanted_bytes(tensor: onnx.TensorProto) -> int:
+    """Size of a tensor's raw data, from its type and dimensions."""
+    count = math.prod(tensor.dims)
+    packed = tensor.data_type in {onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.FLOAT4E2M1}
+    if packed:
+        return (count + 1) // 2
+    return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
 def _check_readable(model: onnx.ModelProto, file: Path) -> None:
+    if model.ir_version > onnx.IR_VERSION:
+        raise UsageError(
+            f"{file}: IR version {model.ir_version} is not supported (up to {onnx.IR_VERSION} with onnx "
+            f"{onnx.__version__}); export it with an older exporter or upgrade onnx"
+        )
     for entry in model.opset_import:
         if entry.domain in {"", "ai.onnx"} and not 1 <= entry.version <= NEWEST_OPSET:
             raise UsageError(
@@ -111,7 +139,34 @@ def _check_readable(model: onnx.ModelProto, file: Path) -> None:
         raise UsageError(f"{file}: the model has no inputs, so there is nothing to run or optimize")
     if not model.graph.output:
         raise UsageError(f"{file}: the model has no outputs")
+    _check_initializers(model, file)
+    _check_domains(model, file)
     _check_names(model, file)
+    _check_order(model, file)
+
+
+def _check_initializers(model: onnx.ModelProto, file: Path) -> None:
+    known = set(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
+    for tensor in model.graph.initializer:
+        if tensor.data_type not in known or any(dim < 0 for dim in tensor.dims):
+            raise UsageError(f"{file}: tensor '{tensor.name}' has no valid type and shape; the file is damaged")
+        if tensor.HasField("raw_data") and len(tensor.raw_data) != _wanted_bytes(tensor):
+            shape = "x".join(map(str, tensor.dims))
+            raise UsageError(
+                f"{file}: tensor '{tensor.name}' of shape {shape} needs {_wanted_bytes(tensor)} bytes and has "
+                f"{len(tensor.raw_data)}; the file is damaged"
+            )
+
+
+def _check_domains(model: onnx.ModelProto, file: Path) -> None:
+    imported = {"" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import}
+    for node in model.graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if domain not in imported:
+            raise UsageError(
+                f"{file}: {node.op_type} '{node.name}' is of operator set '{domain or 'ai.onnx'}', of which the file "
+                "does not say the version (opset_import); add it, or export the model again"
+            )
 
 
 def _check_names(model: onnx.ModelProto, file: Path) -> None:
@@ -127,6 +182,33 @@ def _check_names(model: onnx.ModelProto, file: Path) -> None:
     for value in model.graph.output:
         if value.name not in known:
             raise UsageError(f"{file}: output '{value.name}' is produced by nothing; the file is damaged")
+
+
+def _check_order(model: onnx.ModelProto, file: Path) -> None:
+    """See that the nodes can be put into an order of execution; they need not stand in one."""
+    nodes = model.graph.node
+    times = Counter(name for node in nodes for name in node.output if name)
+    double = next((name for name, count in times.items() if count > 1), None)
+    if double is not None:
+        raise UsageError(f"{file}: '{double}' is produced by more than one node; the file is damaged")
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    needs = {i: {makers[name] for name in _reads(node) if name in makers} for i, node in enumerate(nodes)}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        node = nodes[error.args[1][0]]
+        raise UsageError(
+            f"{file}: {node.op_type} '{node.name}' depends on its own output; the file is damaged"
+        ) from None
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node reads, those that its nested graphs read from outside included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in [attribute.g, *attribute.graphs]:
+            own = {name for inner in graph.node for name in inner.output}
+            yield from (name for inner in graph.node for name in _reads(inner) if name not in own)
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
