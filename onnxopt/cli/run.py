@@ -17,7 +17,7 @@ input. The table goes to stderr."""
 
 @click.command(epilog=EPILOG)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("stray", nargs=-1, required=False)
+@click.argument("stray", nargs=-1, required=False, metavar="")
 @click.option("--passes", metavar="TEXT", help="Pipeline, e.g. 'prune{ratio=0.3},quantize'. Quote it.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML recipe to run.")
 @click.option("--target", metavar="NAME", help="What to tune for; default ort. See `onnxopt targets list`.")
@@ -58,6 +58,8 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
     output = _output(model, options["output"])
     if not options["print_recipe"]:
         _check_output(model, output, force=options["force"])
+    if options["report"] is not None:
+        _check_report(options["report"], (model, output), force=options["force"])
     shapes = parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None
     result = optimize(
         model,
@@ -112,17 +114,42 @@ def _check_output(model: Path, output: Path, *, force: bool) -> None:
 
     if output.exists() and model.exists() and output.samefile(model):
         raise UsageError(f"{output} is the input model, which is never changed; give another place with -o")
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder; give a file with -o")
-    folder = output.parent
-    if not folder.is_dir():
-        raise UsageError(f"the folder {folder} does not exist; make it or give another place with -o")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"the folder {folder} is not writable; give another place with -o")
+    _check_place(output, "-o")
     if output.exists() and not force and not _ours(output):
         raise UsageError(
             f"{output} is there already and onnxopt did not write it; give --force or another place with -o"
         )
+
+
+def _check_report(report: Path, models: tuple[Path, ...], *, force: bool) -> None:
+    """The same for the report.
+
+    Raises:
+        UsageError: It would replace the input, the output, or a file that is no report; or it cannot be written.
+    """
+    from onnxopt.errors import UsageError
+    from onnxopt.report.run import is_report
+
+    _check_place(report, "--report")
+    for model in models:
+        if report == model or (report.exists() and model.exists() and report.samefile(model)):
+            raise UsageError(f"{report} is the model; give another place with --report")
+    if report.exists() and not force and not is_report(report):
+        raise UsageError(f"{report} is there already and is no report of onnxopt; give --force or another place")
+
+
+def _check_place(file: Path, option: str) -> None:
+    from onnxopt.errors import UsageError
+
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; give a file with {option}")
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{file} is a device or a pipe; give a file with {option}")
+    folder = file.parent
+    if not folder.is_dir():
+        raise UsageError(f"the folder {folder} does not exist; make it or give another place with {option}")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"the folder {folder} is not writable; give another place with {option}")
 
 
 def _ours(file: Path) -> bool:

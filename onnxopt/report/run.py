@@ -92,6 +92,15 @@ class RunReport:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
+def is_report(file: Path) -> bool:
+    """Whether a file looks like one that `to_json` wrote; its beginning tells."""
+    try:
+        with file.open("rb") as stream:
+            return b'"schema_version"' in stream.read(64)
+    except OSError:
+        return False
+
+
 def _stage(stage: StageRecord) -> dict[str, Any]:
     return {
         "text": stage.text,

@@ -118,3 +118,26 @@ def test_a_quantized_model_is_refused_by_quantize_and_carried_by_simplify(model,
     assert refused.exit_code == 2
     assert "quantized already" in refused.stderr
     assert run(quantized, "--passes", "simplify", "-o", tmp_path / "s.onnx").exit_code == 0
+
+
+@pytest.mark.parametrize("place", ["m.onnx", "m.opt.onnx", "notes.txt", ".", "no/r.json"])
+def test_the_report_replaces_no_model_and_nobody_elses_file(model, tmp_path, place):
+    (tmp_path / "notes.txt").write_text("mine")
+    before = model.read_bytes()
+    result = run(model, "--passes", "eliminate-dead", "--report", tmp_path / place)
+    assert result.exit_code == 2, result.output
+    assert "--report" in result.stderr or "--force" in result.stderr
+    assert model.read_bytes() == before
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "m.opt.onnx").exists()
+
+
+def test_a_report_is_replaced_by_the_next(model, tmp_path):
+    for _ in range(2):
+        assert run(model, "--passes", "eliminate-dead", "--report", tmp_path / "r.json").exit_code == 0
+
+
+def test_a_device_is_no_output(model):
+    result = run(model, "--passes", "eliminate-dead", "-o", "/dev/zero")
+    assert result.exit_code == 2
+    assert "device" in result.stderr
