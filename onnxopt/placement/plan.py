@@ -74,6 +74,13 @@ class Placement:
     notes: list[tuple[str, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class FloatNodes:
+    """Artefact: names of nodes that were found to lose too much in int8."""
+
+    names: tuple[str, ...]
+
+
 def plan(graph: Graph, target: Target, shapes: Shapes, ignore: Sequence[str] = ()) -> Placement:
     """Decide where quantizers go.
 
@@ -110,7 +117,7 @@ class _Planner:
         return self.placement
 
     def _ignored(self, node: Node) -> bool:
-        return any(fnmatchcase(node.name, pattern) for pattern in self.ignore)
+        return any(node.name == pattern or fnmatchcase(node.name, pattern) for pattern in self.ignore)
 
     def rule(self, node: Node) -> OpRule | None:
         return self.target.rules.get(node.op) if is_standard(node) else None

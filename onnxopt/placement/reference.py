@@ -5,39 +5,17 @@ dequantize(quantize(x)) = (clip(round(x / s) + z, qmin, qmax) - z) * s
 
 import numpy as np
 
-from onnxopt.graph import Array, Graph, Node
+from onnxopt.graph import Graph, Node
+from onnxopt.placement.strip import fold_weights
 
 
 def fake_quantized(graph: Graph) -> Graph:
     """Copy of a quantized graph without Q and DQ, computing the same values in float."""
     copy = graph.copy()
-    for node in list(copy.nodes_of("DequantizeLinear")):
-        codes = copy.constant(node.inputs[0])
-        if codes is not None:
-            _fold(copy, node, codes)
+    fold_weights(copy)
     for node in list(copy.nodes_of("QuantizeLinear")):
         _spell_out(copy, node)
     return copy
-
-
-def _along(values: Array, rank: int, axis: int) -> Array:
-    if values.size == 1:
-        return values.reshape(())
-    shape = [1] * rank
-    shape[axis] = values.size
-    return values.reshape(shape)
-
-
-def _fold(graph: Graph, node: Node, codes: Array) -> None:
-    axis = node.attrs.get("axis", 1)
-    scale, zero = (graph.constant(t) for t in node.inputs[1:3])
-    assert scale is not None
-    steps = codes.astype(np.float32)
-    if zero is not None:
-        steps = steps - _along(zero, codes.ndim, axis).astype(np.float32)
-    values = (steps * _along(scale, codes.ndim, axis)).astype(np.float32)
-    graph.replace_uses(node.outputs[0], graph.add_constant(node.outputs[0].name, values))
-    graph.remove(node)
 
 
 def _spell_out(graph: Graph, quantize: Node) -> None:

@@ -5,21 +5,13 @@
 3. One streaming sweep over the calibration samples serves all of them, in constant memory.
 """
 
-import os
+from typing import cast
 
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.shapes import RunShapes, Shapes
-from onnxopt.calibration.collect import collect
-from onnxopt.calibration.derive import plan_statistics
-from onnxopt.calibration.methods import (
-    DEFAULT_METHOD,
-    DEFAULT_PERCENTILE,
-    METHODS,
-    Scheme,
-    compute_range,
-    needs_histogram,
-)
-from onnxopt.calibration.table import CalibrationEntry, CalibrationTable
+from onnxopt.calibration.measure import Ranging, measure_ranges
+from onnxopt.calibration.methods import DEFAULT_METHOD, DEFAULT_PERCENTILE, METHODS, Method
+from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import UsageError
 from onnxopt.placement import plan
 
@@ -38,7 +30,7 @@ class Calibrate(Pass):
 
     name = "calibrate"
     effect = "exact"
-    provides = (CalibrationTable,)
+    provides = (CalibrationTable, Ranging)
     needs_data = True
 
     method: str = option(default=DEFAULT_METHOD, help="How far a range reaches.", choices=METHODS)
@@ -52,23 +44,11 @@ class Calibrate(Pass):
         if context.fit is None:
             raise UsageError("calibrate needs samples to run the model on; give --data")
         placement = plan(graph, context.target, context.get(Shapes), self.ignore)
-        statistics_plan = plan_statistics(graph, list(placement.tensors))
-        statistics = collect(
-            graph,
-            statistics_plan,
-            context.fit,
-            context.get(RunShapes),
-            histogram=needs_histogram(self.method),
-            threads=os.cpu_count() or 1,
-        )
-        table = CalibrationTable()
-        table.statistics = statistics
-        sources = {d.name: d.sources for d in statistics_plan.derived}
-        scheme = Scheme(context.target.activation.dtype, context.target.activation.symmetric)
-        for name, stats in statistics.items():
-            chosen = compute_range(stats, self.method, percentile=self.percentile, scheme=scheme)  # type: ignore[arg-type]
-            table[name] = CalibrationEntry(chosen.low, chosen.high, self.method, stats.images, sources.get(name, ()))
+        ranging = Ranging(cast("Method", self.method), self.percentile)
+        names = list(placement.tensors)
+        table, measured = measure_ranges(graph, names, context.fit, context.get(RunShapes), context.target, ranging)
         context.put(table)
-        context.count("tensors measured", len(statistics_plan.measured))
-        context.count("tensors derived", len(statistics_plan.derived))
+        context.put(ranging)
+        context.count("tensors measured", measured)
+        context.count("tensors derived", len(table) - measured)
         return False

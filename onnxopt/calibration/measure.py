@@ -1,0 +1,68 @@
+"""From a graph, tensor names and samples to ranges: plan, sweep once, choose."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnxopt.analysis.shapes import Shapes
+from onnxopt.calibration.collect import collect
+from onnxopt.calibration.derive import plan_statistics
+from onnxopt.calibration.methods import (
+    DEFAULT_METHOD,
+    DEFAULT_PERCENTILE,
+    Method,
+    Scheme,
+    best_method,
+    compute_range,
+    needs_histogram,
+)
+from onnxopt.calibration.table import CalibrationEntry, CalibrationTable
+from onnxopt.data import Dataset
+from onnxopt.graph import Graph
+from onnxopt.targets import Target
+
+
+@dataclass(frozen=True)
+class Ranging:
+    """How ranges are chosen: see `calibration.methods`."""
+
+    method: Method = DEFAULT_METHOD
+    percentile: float = DEFAULT_PERCENTILE
+
+
+def measure_ranges(
+    graph: Graph, names: Sequence[str], samples: Dataset, shapes: Shapes, target: Target, ranging: Ranging
+) -> tuple[CalibrationTable, int]:
+    """Ranges of tensors, from one streaming sweep over the samples.
+
+    Args:
+        graph: The float model.
+        names: Tensors that need a range.
+        samples: What to run the model on.
+        shapes: Sizes at which it is run, to bound memory.
+        target: Whose number format the ranges are for.
+        ranging: Method and its options.
+
+    Returns:
+        The table, and how many of its tensors were measured; the others follow from those.
+
+    Raises:
+        UsageError: No samples, or values that are NaN or infinite (names the tensor).
+    """
+    graph.sort()
+    plan = plan_statistics(graph, names)
+    statistics = collect(
+        graph, plan, samples, shapes, histogram=needs_histogram(ranging.method), threads=os.cpu_count() or 1
+    )
+    table = CalibrationTable()
+    table.statistics = statistics
+    sources = {d.name: d.sources for d in plan.derived}
+    scheme = Scheme(target.activation.dtype, target.activation.symmetric)
+    for name, seen in statistics.items():
+        method = ranging.method
+        if method == "auto":
+            method, chosen = best_method(seen, percentile=ranging.percentile, scheme=scheme)
+        else:
+            chosen = compute_range(seen, method, percentile=ranging.percentile, scheme=scheme)
+        table[name] = CalibrationEntry(chosen.low, chosen.high, method, seen.images, sources.get(name, ()))
+    return table, len(plan.measured)

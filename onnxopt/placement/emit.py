@@ -1,0 +1,175 @@
+"""Writing a placement into a graph: Q/DQ pairs, int8 weights, int32 biases.
+
+1. Activations: one QuantizeLinear and one DequantizeLinear behind each tensor of the placement. An int8 kernel's
+   output is read through the pair by everyone (a float reader beside it would break the fusion); a float operator's
+   output is read through it by int8 operators only.
+2. Weights: int8, symmetric, one scale per output channel, behind a DequantizeLinear.
+3. Biases, where the target wants it: int32 with scale s_x * s_w. Where that scale is so small that a bias would not
+   fit into 32 bits, the weight's scale is raised until it does.
+4. A layer that stays float between a quantized input and a quantized output gets its input through a per-channel
+   DequantizeLinear of equal scales: ONNX Runtime would otherwise quantize it behind our back
+   (`WeightBiasQuantization`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxopt.calibration.parameters import channel_parameters, integer_limits, quantization_parameters
+from onnxopt.calibration.table import CalibrationTable
+from onnxopt.graph import Array, Constant, Graph, Node, Tensor, Variable
+from onnxopt.kernels import quantize_linear
+from onnxopt.placement.plan import Placement
+from onnxopt.targets import Target
+
+BIAS_LIMIT = 2**31 - 2**16  # codes; the accumulator needs room beside the bias
+
+
+def emit(graph: Graph, target: Target, placement: Placement, table: CalibrationTable) -> None:
+    """Quantize a graph in place.
+
+    Args:
+        graph: The float model that `placement` was planned on.
+        target: Number formats and policies.
+        placement: What to quantize.
+        table: Ranges of all tensors of the placement.
+
+    Raises:
+        UsageError: A range is missing (names the tensor).
+    """
+    _Emitter(graph, target, placement, table).run()
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """A constant as integers: `values`, and scale and zero point per channel of `axis` (None: one for all)."""
+
+    values: Array
+    scale: Array
+    zeros: Array
+    axis: int | None
+
+
+class _Emitter:
+    def __init__(self, graph: Graph, target: Target, placement: Placement, table: CalibrationTable) -> None:
+        self.graph, self.target, self.placement, self.table = graph, target, placement, table
+        self.scales: dict[str, tuple[Constant, Constant]] = {}
+        self.tensors = {t.name: t for n in graph.nodes for t in n.outputs} | {t.name: t for t in graph.inputs}
+
+    def run(self) -> None:
+        users = {name: self._readers(name) for name in self.placement.tensors}
+        nodes = {n.outputs[0].name: n for n in self.graph.nodes}
+        for name, readers in users.items():
+            self._activation(name, readers)
+        for weight in self.placement.weights:
+            self._weights(nodes[weight.node], weight.index, weight.axis)
+
+    def _readers(self, name: str) -> list[Node]:
+        tensor = self.tensors[name]
+        consumers = self.graph.consumers(tensor)
+        if self.placement.tensors[name].native:
+            return consumers
+        return [n for n in consumers if id(n) in self.placement.consumers]
+
+    def parameters(self, name: str) -> tuple[Constant, Constant]:
+        """Scale and zero point of a tensor: float32 scalar and integer scalar, shared within its group."""
+        group = self.placement.tensors[name].group
+        if group not in self.scales:
+            members = [t.name for t in self.placement.tensors.values() if t.group == group]
+            low = min(self.table[m].low for m in members)
+            high = max(self.table[m].high for m in members)
+            kind = self.target.activation
+            scale, zero = quantization_parameters(
+                low, high, dtype=kind.dtype, symmetric=kind.symmetric, limit=kind.limit
+            )
+            self.scales[group] = (
+                self.graph.add_constant(f"{group}_scale", np.asarray(scale, np.float32)),
+                self.graph.add_constant(f"{group}_zero_point", np.asarray(zero, kind.dtype)),
+            )
+        return self.scales[group]
+
+    def _activation(self, name: str, readers: list[Node]) -> None:
+        tensor = self.tensors[name]
+        scale, zero = self.parameters(name)
+        codes = Variable(self.graph.unique_name(f"{name}_quantized"))
+        values = Variable(self.graph.unique_name(f"{name}_dequantized"))
+        first = readers[0] if readers else None
+        self.graph.add_node(
+            "QuantizeLinear", [tensor, scale, zero], outputs=[codes], name=f"{name}_QuantizeLinear", before=first
+        )
+        self.graph.add_node(
+            "DequantizeLinear", [codes, scale, zero], outputs=[values], name=f"{name}_DequantizeLinear", before=first
+        )
+        self.graph.replace_uses(tensor, values, readers)
+        for reader in readers:
+            if self._would_be_quantized(reader):
+                self._read_per_channel(reader, codes, values)
+
+    def _would_be_quantized(self, node: Node) -> bool:
+        """Whether ONNX Runtime would turn this float layer into int8 behind our back."""
+        if not self.target.requantizes_float or node.op != "Conv" or id(node) in self.placement.consumers:
+            return False
+        return self.graph.constant(node.inputs[1]) is not None and id(node) not in self.placement.final
+
+    def _read_per_channel(self, node: Node, codes: Tensor, values: Tensor) -> None:
+        weight = self.graph.constant(node.inputs[1])
+        dequantize = self.graph.producer(values)
+        assert weight is not None
+        assert dequantize is not None
+        channels = weight.shape[1] * node.attrs.get("group", 1)
+        scale, zero = (np.repeat(np.asarray(self.graph.constant(t)), channels) for t in dequantize.inputs[1:3])
+        own = self.graph.add_node(
+            "DequantizeLinear", [codes, scale, zero], {"axis": 1}, name=f"{node.name}_input", before=node
+        )
+        self.graph.replace_uses(values, own.outputs[0], [node])
+
+    def _weights(self, node: Node, index: int, axis: int | None) -> None:
+        weight = self.graph.constant(node.inputs[index])
+        assert weight is not None
+        scale = self._weight_scale(weight, axis)
+        has_bias = node.op in {"Conv", "Gemm"} and len(node.inputs) > 2 and bool(node.inputs[2].name)
+        bias = self.graph.constant(node.inputs[2]) if has_bias else None
+        if self.target.int32_bias and bias is not None and axis is not None:
+            step = self._input_scale(node)
+            scale = np.maximum(scale, (np.abs(bias).reshape(-1) / (step * BIAS_LIMIT)).astype(np.float32))
+            self._bias(node, bias, (scale * np.float32(step)).astype(np.float32))
+        low, high = integer_limits(self.target.weight.dtype, symmetric=True, limit=self.target.weight.limit)
+        zeros = np.zeros(scale.shape, np.int8)
+        codes = quantize_linear(weight, scale, zeros, qmin=low, qmax=high, axis=axis)
+        self._dequantized(node, index, _Codes(codes, scale, zeros, axis))
+
+    def _weight_scale(self, weight: Array, axis: int | None) -> Array:
+        axes = tuple(a for a in range(weight.ndim) if a != axis)
+        high = np.abs(weight).max(axis=axes if axis is not None else None)
+        kind = self.target.weight
+        return channel_parameters(-high, high, dtype=kind.dtype, symmetric=True, limit=kind.limit)[0]
+
+    def _input_scale(self, node: Node) -> np.float32:
+        producer = self.graph.producer(node.inputs[0])
+        assert producer is not None
+        scale = self.graph.constant(producer.inputs[1])
+        assert scale is not None
+        return np.float32(scale)
+
+    def _bias(self, node: Node, bias: Array, scale: Array) -> None:
+        flat = np.broadcast_to(bias.reshape(-1), scale.shape)
+        codes = np.rint(flat.astype(np.float64) / scale.astype(np.float64)).astype(np.int32)
+        self._dequantized(node, 2, _Codes(codes, scale, np.zeros(scale.shape, np.int32), 0))
+
+    def _dequantized(self, node: Node, index: int, codes: _Codes) -> None:
+        """Put the codes and a DequantizeLinear in the place of a constant."""
+        name = node.inputs[index].name
+        output = Variable(self.graph.unique_name(f"{name}_dequantized"))
+        self.graph.add_node(
+            "DequantizeLinear",
+            [
+                self.graph.add_constant(f"{name}_quantized", codes.values),
+                self.graph.add_constant(f"{name}_scale", codes.scale),
+                self.graph.add_constant(f"{name}_zero_point", codes.zeros),
+            ],
+            {} if codes.axis is None else {"axis": codes.axis},
+            outputs=[output],
+            name=f"{name}_DequantizeLinear",
+            before=node,
+        )
+        node.inputs[index] = output
