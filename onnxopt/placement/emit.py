@@ -8,7 +8,7 @@
    fit into 32 bits, the weight's scale is raised until it does.
 4. A layer that stays float between a quantized input and a quantized output gets its input through a per-channel
    DequantizeLinear of equal scales: ONNX Runtime would otherwise quantize it behind our back
-   (`WeightBiasQuantization`).
+   (`WeightBiasQuantization`). Elsewhere it reads the float value.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from onnxopt.calibration.table import CalibrationTable
 from onnxopt.graph import Array, Constant, Graph, Node, Tensor, Variable
 from onnxopt.kernels import quantize_linear
 from onnxopt.placement.plan import Placement
+from onnxopt.placement.tail import FEATURE_OPS
 from onnxopt.targets import Target
 
 BIAS_LIMIT = 2**31 - 2**16  # codes; the accumulator needs room beside the bias
@@ -67,9 +68,12 @@ class _Emitter:
     def _readers(self, name: str) -> list[Node]:
         tensor = self.tensors[name]
         consumers = self.graph.consumers(tensor)
-        if self.placement.tensors[name].native:
-            return consumers
-        return [n for n in consumers if id(n) in self.placement.consumers]
+        if not self.placement.tensors[name].native:
+            return [n for n in consumers if id(n) in self.placement.consumers]
+        return [n for n in consumers if self.target.requantizes_float or not self._is_float_layer(n)]
+
+    def _is_float_layer(self, node: Node) -> bool:
+        return node.op in FEATURE_OPS and id(node) not in self.placement.consumers
 
     def parameters(self, name: str) -> tuple[Constant, Constant]:
         """Scale and zero point of a tensor: float32 scalar and integer scalar, shared within its group."""
