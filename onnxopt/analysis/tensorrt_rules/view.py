@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from onnxopt.graph import Array, Graph, Node, Tensor, is_standard, label
 from onnxopt.placement.strip import without_pairs
 from onnxopt.placement.tail import FEATURE_OPS, find_tail
@@ -61,6 +63,7 @@ class View:
         self.graph = self.graph.copy()
         self.graph.name_nodes()
         self.structure = without_pairs(self.graph)
+        _stand_in(self.structure)
         every = [n for n in self.graph.nodes if n.op == "QuantizeLinear"]
         self.weight_quantizers = [n for n in every if self.graph.constant(n.inputs[0]) is not None]
         self.quantizers = [n for n in every if self.graph.constant(n.inputs[0]) is None]
@@ -142,6 +145,15 @@ class View:
     def every(self) -> Iterator[Node]:
         """All Q and DQ."""
         return (n for n in self.graph.nodes if n.op in {"QuantizeLinear", "DequantizeLinear"})
+
+
+def _stand_in(structure: Graph) -> None:
+    """Let integers stand for weights whose scales cannot be read, so that their layer counts as one."""
+    for node in structure.nodes:
+        codes = structure.constant(node.inputs[0]) if node.op == "DequantizeLinear" else None
+        if codes is not None:
+            values = structure.add_constant(node.outputs[0].name, codes.astype(np.float32))
+            structure.replace_uses(node.outputs[0], values)
 
 
 def finding(rule: str, node: Node, text: str) -> Finding:
