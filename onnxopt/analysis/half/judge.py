@@ -1,0 +1,134 @@
+"""How far a half graph's outputs are from the float32 ones.
+
+SQNR says little of what stands behind a TopK, an ArgMax or a comparison: two scores that swap places swap whole rows.
+Where an output depends on such a choice, what goes into the choice is judged in its place, and what is chosen from.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxopt.analysis.half.emulation import emulated
+from onnxopt.analysis.half.forms import HalfForm, is_single
+from onnxopt.analysis.shapes import Shapes
+from onnxopt.calibration.collect import expose
+from onnxopt.data import Dataset
+from onnxopt.errors import OptimizationError
+from onnxopt.evaluation.agreement import DistanceSums
+from onnxopt.graph import Array, Graph, Node, Tensor
+from onnxopt.runtime.ort import OrtSession
+
+SELECTIONS = frozenset(
+    {"TopK", "ArgMax", "ArgMin", "NonMaxSuppression", "NonZero", "Unique", "Multinomial", "Compress"}
+    | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Hardmax"}
+)
+
+
+def judged(graph: Graph, shapes: Shapes) -> list[str]:
+    """Names of the float32 tensors to compare: outputs, or what goes into the choices that outputs depend on."""
+    data = {id(t) for t in graph.inputs}
+    chosen: set[int] = set()
+    frontier: dict[str, None] = {}
+    for node in graph.nodes:
+        reads = [t for t in _reads(node) if id(t) in data]
+        if not reads or node.op in {"Shape", "Size"}:
+            continue
+        data.update(id(t) for t in node.outputs)
+        if node.op in SELECTIONS or _rounds(node, shapes) or any(id(t) in chosen for t in reads):
+            chosen.update(id(t) for t in node.outputs)
+            frontier |= {t.name: None for t in reads if id(t) not in chosen and is_single(t, shapes)}
+    plain = [t.name for t in graph.outputs if is_single(t, shapes) and id(t) not in chosen]
+    given = {t.name for t in graph.inputs}
+    behind = frontier if any(id(t) in chosen for t in graph.outputs) else {}
+    return [name for name in dict.fromkeys([*plain, *behind]) if name not in given]
+
+
+def _reads(node: Node) -> list[Tensor]:
+    nested = [t for v in node.attrs.values() if hasattr(v, "nodes") for n in v.nodes for t in _reads(n)]
+    return [*node.inputs, *nested]
+
+
+def _rounds(node: Node, shapes: Shapes) -> bool:
+    """Whether a node makes whole numbers of floats."""
+    kind = shapes.dtype(node.outputs[0]) if node.op == "Cast" else None
+    return kind is not None and kind.kind in "iub" and is_single(node.inputs[0], shapes)
+
+
+class Judge:
+    """Runs half versions of one graph on a few samples.
+
+    Args:
+        graph: The float32 model.
+        forms: Of its nodes.
+        shapes: Types.
+        samples: Few; the judged values of all of them are held.
+        threads: Threads of the sessions.
+    """
+
+    def __init__(
+        self, graph: Graph, forms: Sequence[HalfForm], shapes: Shapes, samples: Dataset, threads: int = 1
+    ) -> None:
+        self._graph, self._forms, self._threads = graph, forms, threads
+        self.names = judged(graph, shapes)
+        self._feeds = [sample.feeds for sample in samples]
+        self._wanted = self._run(graph)
+        self.runs = 0
+
+    def _run(self, graph: Graph) -> list[dict[str, Array]]:
+        if not self.names:
+            return []
+        session = OrtSession(expose(graph, self.names).to_proto(), threads=self._threads)
+        return [session.run(feeds, self.names) for feeds in self._feeds]
+
+    def noise(self, half: frozenset[int]) -> float:
+        """Power of the error over that of the signal, of the tensor that suffers most; infinite where it overflows."""
+        self.runs += 1
+        got = self._run(emulated(self._graph, half, self._forms))
+        return max((_noise([w[n] for w in self._wanted], [g[n] for g in got]) for n in self.names), default=0.0)
+
+
+def _noise(wanted: Sequence[Array], got: Sequence[Array]) -> float:
+    sums = DistanceSums()
+    for a, b in zip(wanted, got, strict=True):
+        _add(sums, a, b)
+    decibels = sums.result().sqnr_db
+    return math.inf if math.isnan(decibels) else 10 ** (-decibels / 10)
+
+
+def _add(sums: DistanceSums, wanted: Array, got: Array) -> None:
+    """Compare what is finite in the reference; the same infinities on both sides are no error."""
+    finite = np.isfinite(wanted)
+    if finite.all() or wanted.shape != got.shape or not np.array_equal(wanted[~finite], got[~finite], equal_nan=True):
+        sums.update(wanted, got)
+    else:
+        sums.update(wanted[finite], got[finite])
+
+
+def decibels(noise: float) -> float:
+    """SQNR in dB of a ratio of noise to signal."""
+    return -10 * math.log10(noise) if noise else math.inf
+
+
+def proved(before: Graph, after: Graph, samples: Dataset) -> dict[str, float]:
+    """Run the half graph in ONNX Runtime, optimizations off and on; the lower SQNR of each float output in dB.
+
+    Raises:
+        OptimizationError: It does not load or run, or an output is not finite that was.
+    """
+    worst: dict[str, float] = {}
+    reference = OrtSession(before.to_proto(), optimized=False)
+    for optimized in (False, True):
+        session = OrtSession(after.to_proto(), optimized=optimized)
+        sums: dict[str, DistanceSums] = {}
+        for sample in samples:
+            wanted, got = reference.run(sample.feeds), session.run(sample.feeds)
+            for name, values in wanted.items():
+                if values.dtype.kind == "f":
+                    _add(sums.setdefault(name, DistanceSums()), values, got[name])
+        for name, total in sums.items():
+            found = total.result().sqnr_db
+            if math.isnan(found) and math.isfinite(total.signal):
+                raise OptimizationError(f"output '{name}' is not finite in half precision")
+            worst[name] = min(worst.get(name, math.inf), found)
+    return worst

@@ -1,0 +1,150 @@
+"""Store weights and activations in float16 where that is safe, and say why not elsewhere.
+
+1. A sweep over the samples tells how large each tensor gets; `analysis.half.choice` says which nodes stay in float32.
+2. The rounding is emulated in float32 on a few samples. Where an output falls below `sqnr`, the nodes that cost most
+   are found by measuring segments alone, and taken back (`analysis.half.search`).
+3. Constants turn, Casts go where the precisions meet: one per tensor and direction, none back to back. Inputs and
+   outputs of the model stay float32.
+4. ONNX Runtime must load and run the result, with and without its optimizations.
+"""
+
+import os
+
+from onnxopt import Context, Graph, OptimizationError, Pass, option
+from onnxopt.analysis.half.choice import Choice, choose
+from onnxopt.analysis.half.emission import turn_half
+from onnxopt.analysis.half.forms import HalfForm, half_forms, is_single
+from onnxopt.analysis.half.judge import Judge, decibels, proved
+from onnxopt.analysis.half.peaks import LARGEST, peaks, vanishing
+from onnxopt.analysis.half.search import explain, repair
+from onnxopt.analysis.shapes import RunShapes, Shapes
+from onnxopt.graph import label
+from onnxopt.model_io import PROTOBUF_LIMIT
+
+JUDGED = 4  # samples; rounding errors average out over the many values of each
+HALF_SCALES = 19  # the opset from which Q/DQ take float16
+
+
+class ConvertFp16(Pass):
+    """Turn float32 into float16 where nothing overflows or gets lost; the rest stays, each with its reason.
+
+    When to use it: for GPUs and NPUs, as the last pass. The file is half as large. ONNX Runtime's CPU provider runs
+    such a model in float32, and no faster. With Q/DQ from opset 19 on, their scales turn too, as TensorRT's strongly
+    typed networks want it.
+
+    Example:
+        before: `float y = Conv (x, w)`
+        after:  `h = Cast <to = FLOAT16> (x)`, `c = Conv (h, w_half)`, `y = Cast <to = FLOAT> (c)`
+
+    Effect: lossy. Numbers keep 11 bits. Outputs are held above `sqnr`, as emulated on the samples.
+    """
+
+    name = "convert-fp16"
+    effect = "lossy"
+    needs_data = True
+
+    limit: float = option(
+        default=LARGEST / 8, help="Largest magnitude seen on the samples that may turn half.", low=1, high=LARGEST
+    )
+    sqnr: float = option(default=50.0, help="Signal to noise that outputs keep, in dB.", low=0, high=100)
+    block: tuple[str, ...] = option(default=(), help="Name patterns of nodes that stay float32.")
+    qdq_scales: bool = option(default=True, help="Give Q/DQ half scales, where the opset is 19 or above.")
+
+    def run(self, graph: Graph, context: Context) -> bool:
+        """Choose, repair, emit, prove."""
+        graph.sort()
+        forms = half_forms(graph, context.get(Shapes))
+        largest = self._peaks(graph, forms, context)
+        scales = self.qdq_scales and graph.opset >= HALF_SCALES
+        choice = choose(
+            graph,
+            forms,
+            context.get(RunShapes),
+            largest,
+            limit=self.limit,
+            block=self.block,
+            qdq_scales=scales,
+        )
+        _explain(graph, choice, context)
+        half = self._repaired(graph, forms, choice.half, context)
+        if not half:
+            context.note(graph.source, "nothing turns half")
+            return False
+        before = graph.copy()
+        _note_vanishing(graph, forms, half, context)
+        context.count("nodes in float16", len(half))
+        context.count("Casts added", turn_half(graph, half, forms))
+        _prove(before, graph, context)
+        return True
+
+    def _peaks(self, graph: Graph, forms: list[HalfForm], context: Context) -> dict[str, float]:
+        if context.fit is None:
+            context.note(graph.source, "without samples only weights are checked; activations may overflow")
+            return {}
+        shapes = context.get(RunShapes)
+        tensors = [
+            t
+            for node, form in zip(graph.nodes, forms, strict=True)
+            for t in [*(node.inputs[i] for i in form.inputs), *(node.outputs[i] for i in form.outputs)]
+            if is_single(t, shapes) and graph.constant(t) is None and t.name not in graph.overridable
+        ]
+        names = list(dict.fromkeys(t.name for t in tensors))
+        return peaks(graph, names, context.fit, shapes, threads=os.cpu_count() or 1) if names else {}
+
+    def _repaired(
+        self, graph: Graph, forms: list[HalfForm], half: frozenset[int], context: Context
+    ) -> frozenset[int]:
+        samples = context.holdout if context.holdout is not None and len(context.holdout) else context.fit
+        if samples is None or not half:
+            return half
+        judge = Judge(graph, forms, context.get(Shapes), samples.take(JUDGED), os.cpu_count() or 1)
+        found = repair(half, judge.noise, 10 ** (-self.sqnr / 10))
+        for segment in found.taken:
+            first, last = (label(graph.nodes[segment.nodes[i]]) for i in (0, -1))
+            context.note(first if first == last else f"{first} to {last}", explain(segment))
+        reached = decibels(found.noise)
+        if reached < self.sqnr:
+            context.note(
+                graph.source,
+                f"outputs keep {reached:.1f} dB, less than the {self.sqnr:g} asked for: the error comes from "
+                "everywhere, and no quarter of the nodes makes up for it",
+            )
+        context.record.details["emulated_sqnr_db"] = round(reached, 2) if reached < float("inf") else None
+        context.record.details["judged"] = judge.names
+        return found.half
+
+
+def _explain(graph: Graph, choice: Choice, context: Context) -> None:
+    for position, reason in choice.reasons.items():
+        context.note(graph.nodes[position], f"stays float32: {reason}")
+    if choice.quantized:
+        context.note(graph.source, f"{len(choice.quantized)} nodes at Q/DQ stay float32, for the scales do")
+    if choice.sizes:
+        context.count("nodes left in float32 that compute sizes", len(choice.sizes))
+    if choice.followers:
+        context.count("nodes left in float32 with their neighbours", len(choice.followers))
+
+
+def _note_vanishing(graph: Graph, forms: list[HalfForm], half: frozenset[int], context: Context) -> None:
+    seen = set()
+    for i in sorted(half):
+        for place in forms[i].inputs:
+            tensor = graph.nodes[i].inputs[place]
+            values = graph.constant(tensor)
+            if values is None or tensor.name in seen:
+                continue
+            seen.add(tensor.name)
+            count = vanishing(values)
+            if count:
+                context.note(tensor, f"{count} of {values.size} numbers are too small for float16 and become 0")
+
+
+def _prove(before: Graph, after: Graph, context: Context) -> None:
+    samples = context.holdout if context.holdout is not None and len(context.holdout) else context.fit
+    if samples is None or before.nbytes() > PROTOBUF_LIMIT:
+        return
+    try:
+        found = proved(before, after, samples.take(JUDGED))
+    except OptimizationError as error:
+        raise OptimizationError(f"convert-fp16 made a model that does not run: {error}") from error
+    context.record.details["sqnr_db"] = {k: round(v, 2) for k, v in found.items() if abs(v) < float("inf")}
