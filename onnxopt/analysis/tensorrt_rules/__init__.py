@@ -6,13 +6,14 @@ that keeps it, and the module's docstring says where the rule comes from.
 
 from collections.abc import Callable, Iterator
 
+from onnxopt.analysis.pairs import PairView
 from onnxopt.analysis.tensorrt_rules import layers, numbers, structure
-from onnxopt.analysis.tensorrt_rules.view import Finding, View
+from onnxopt.analysis.tensorrt_rules.finding import Finding
 from onnxopt.graph import Graph
 
 __all__ = ["RULES", "Finding", "check"]
 
-Rule = Callable[[View], Iterator[Finding]]
+Rule = Callable[[PairView], Iterator[Finding]]
 
 _FUNCTIONS: tuple[Rule, ...] = (
     numbers.activation_type,
@@ -62,5 +63,5 @@ def check(graph: Graph) -> list[Finding]:
     Args:
         graph: A model with Q/DQ; it is not changed. One without them breaks no rule about them.
     """
-    view = View(graph)
+    view = PairView(graph)
     return [found for rule in RULES.values() for found in rule(view)]

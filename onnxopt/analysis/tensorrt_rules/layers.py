@@ -6,8 +6,9 @@ attention as in NVIDIA's Model Optimizer.
 
 from collections.abc import Iterator
 
+from onnxopt.analysis.pairs import PairView
 from onnxopt.analysis.shapes import infer
-from onnxopt.analysis.tensorrt_rules.view import Finding, View, finding
+from onnxopt.analysis.tensorrt_rules.finding import Finding, finding
 from onnxopt.graph import is_standard
 from onnxopt.placement.size import why_too_small
 from onnxopt.targets.tensorrt import TENSORRT
@@ -18,14 +19,14 @@ OPERATORS = frozenset(
 )
 
 
-def operator(view: View) -> Iterator[Finding]:
+def operator(view: PairView) -> Iterator[Finding]:
     """Integer operators are not imported."""
     for node in view.graph.nodes:
         if node.op in OPERATORS:
             yield finding("operator", node, f"TensorRT cannot import {node.op}; write it as Q/DQ around the float one")
 
 
-def contrib(view: View) -> Iterator[Finding]:
+def contrib(view: PairView) -> Iterator[Finding]:
     """Operators of other domains need a plug-in."""
     for node in view.graph.nodes:
         if not is_standard(node) and node.op not in OPERATORS:
@@ -33,21 +34,21 @@ def contrib(view: View) -> Iterator[Finding]:
             yield finding("contrib", node, text)
 
 
-def bias(view: View) -> Iterator[Finding]:
+def bias(view: PairView) -> Iterator[Finding]:
     """Biases stay float."""
     for node in view.weighted:
         if len(node.inputs) > 2 and view.weight(node.inputs[2]) is not None:
             yield finding("bias", node, "its bias is quantized; TensorRT wants it in floating point")
 
 
-def weight_float(view: View) -> Iterator[Finding]:
+def weight_float(view: PairView) -> Iterator[Finding]:
     """A layer with a quantized input has quantized weights."""
     for node in view.weighted:
         if view.pair(node.inputs[0]) is not None and view.graph.constant(node.inputs[1]) is not None:
             yield finding("weight-float", node, "its input is quantized and its weights are not, so it runs in float")
 
 
-def input_float(view: View) -> Iterator[Finding]:
+def input_float(view: PairView) -> Iterator[Finding]:
     """A layer with int8 weights has a quantized input."""
     for node in view.weighted:
         weight = view.weight(node.inputs[1])
@@ -57,7 +58,7 @@ def input_float(view: View) -> Iterator[Finding]:
             yield finding("input-float", node, "its weights are quantized and its input is not, so it runs in float")
 
 
-def size(view: View) -> Iterator[Finding]:
+def size(view: PairView) -> Iterator[Finding]:
     """Layers too small for int8 tensor cores stay float."""
     shapes = infer(view.structure)[0]
     for node in view.structure.nodes:
@@ -72,12 +73,12 @@ def size(view: View) -> Iterator[Finding]:
             yield finding("size", node, reason)
 
 
-def _quantized(view: View, name: str) -> bool:
+def _quantized(view: PairView, name: str) -> bool:
     node = next(n for n in view.graph.nodes if n.name == name)
     return view.pair(node.inputs[0]) is not None and view.weight(node.inputs[1]) is not None
 
 
-def attention(view: View) -> Iterator[Finding]:
+def attention(view: PairView) -> Iterator[Finding]:
     """Products of two activations stay float."""
     for node in view.weighted:
         if node.op == "MatMul" and all(view.pair(t) is not None for t in node.inputs[:2]):

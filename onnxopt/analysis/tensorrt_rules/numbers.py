@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxopt.analysis.tensorrt_rules.view import Finding, View, finding
+from onnxopt.analysis.pairs import PairView
+from onnxopt.analysis.tensorrt_rules.finding import Finding, finding
 from onnxopt.graph import Node, Tensor
 
 ACTIVATION_TYPES = frozenset({"int8", "float8_e4m3fn"})
@@ -17,7 +18,7 @@ WEIGHT_TYPES = frozenset({"int8", "int4", "float8_e4m3fn", "float4_e2m1fn"})
 WEIGHT_AXES = {"Conv": 0, "ConvTranspose": 1}
 
 
-def activation_type(view: View) -> Iterator[Finding]:
+def activation_type(view: PairView) -> Iterator[Finding]:
     """Activations are int8."""
     for node in view.quantizers:
         kind = _code_type(view, node)
@@ -27,7 +28,7 @@ def activation_type(view: View) -> Iterator[Finding]:
             )
 
 
-def weight_type(view: View) -> Iterator[Finding]:
+def weight_type(view: PairView) -> Iterator[Finding]:
     """Weights are int8, or another signed type that TensorRT knows."""
     for node in view.weights:
         kind = _code_type(view, node)
@@ -35,7 +36,7 @@ def weight_type(view: View) -> Iterator[Finding]:
             yield finding("weight-type", node, f"weights are {kind}; TensorRT takes int8 with zero point 0 only")
 
 
-def zero_point(view: View) -> Iterator[Finding]:
+def zero_point(view: PairView) -> Iterator[Finding]:
     """Every zero point is 0."""
     for node in [*view.quantizers, *view.weights]:
         zero = view.zero(node)
@@ -44,14 +45,14 @@ def zero_point(view: View) -> Iterator[Finding]:
             yield finding("zero-point", node, "the zero point is not 0; TensorRT quantizes symmetrically only")
 
 
-def scale_constant(view: View) -> Iterator[Finding]:
+def scale_constant(view: PairView) -> Iterator[Finding]:
     """Scales do not depend on the input."""
     for node in [*view.quantizers, *view.weights]:
         if view.scale(node) is None:
             yield finding("scale-constant", node, "the scale is computed at run time; TensorRT wants a constant")
 
 
-def scale_positive(view: View) -> Iterator[Finding]:
+def scale_positive(view: PairView) -> Iterator[Finding]:
     """Scales are positive and finite."""
     for node in [*view.quantizers, *view.weights]:
         scale = view.scale(node)
@@ -59,7 +60,7 @@ def scale_positive(view: View) -> Iterator[Finding]:
             yield finding("scale-positive", node, "a scale is not positive and finite")
 
 
-def activation_per_tensor(view: View) -> Iterator[Finding]:
+def activation_per_tensor(view: PairView) -> Iterator[Finding]:
     """An activation has one scale."""
     for node in view.quantizers:
         scale = view.scale(node)
@@ -67,7 +68,7 @@ def activation_per_tensor(view: View) -> Iterator[Finding]:
             yield finding("activation-per-tensor", node, "an activation has a scale per channel; TensorRT wants one")
 
 
-def pair_parameters(view: View) -> Iterator[Finding]:
+def pair_parameters(view: PairView) -> Iterator[Finding]:
     """A DQ undoes its Q."""
     for node in view.dequantizers:
         quantize = view.quantizer(node)
@@ -77,7 +78,7 @@ def pair_parameters(view: View) -> Iterator[Finding]:
             yield finding("pair-parameters", node, "Q and DQ of one tensor have different scales")
 
 
-def unpaired(view: View) -> Iterator[Finding]:
+def unpaired(view: PairView) -> Iterator[Finding]:
     """Integers go from a Q into DQs and nowhere else."""
     for node in view.quantizers:
         others = [n for n in view.graph.consumers(node.outputs[0]) if n.op != "DequantizeLinear"]
@@ -90,14 +91,14 @@ def unpaired(view: View) -> Iterator[Finding]:
             yield finding("unpaired", node, "its integers come from no QuantizeLinear and are no constant")
 
 
-def weight_scale_length(view: View) -> Iterator[Finding]:
+def weight_scale_length(view: PairView) -> Iterator[Finding]:
     """A weight has one scale, or one for each index of its axis."""
     for node in view.weights:
         if not _length_fits(view, node):
             yield finding("weight-scale-length", node, "the number of scales differs from the number of channels")
 
 
-def weight_axis(view: View) -> Iterator[Finding]:
+def weight_axis(view: PairView) -> Iterator[Finding]:
     """Scales of a weight run along its output channels."""
     for node, user in _weights_of_layers(view):
         axis = _axis(view, node)
@@ -116,7 +117,7 @@ def weight_axis(view: View) -> Iterator[Finding]:
             yield finding("weight-axis", node, text)
 
 
-def deconv_per_tensor(view: View) -> Iterator[Finding]:
+def deconv_per_tensor(view: PairView) -> Iterator[Finding]:
     """ConvTranspose has one scale for all its weights."""
     for node, user in _weights_of_layers(view):
         scale = view.scale(node)
@@ -125,7 +126,7 @@ def deconv_per_tensor(view: View) -> Iterator[Finding]:
             yield finding("deconv-per-tensor", node, text)
 
 
-def weight_range(view: View) -> Iterator[Finding]:
+def weight_range(view: PairView) -> Iterator[Finding]:
     """int8 weights leave out -128."""
     for node in view.weights:
         codes = view.codes(node)
@@ -133,14 +134,14 @@ def weight_range(view: View) -> Iterator[Finding]:
             yield finding("weight-range", node, "a weight is -128; symmetric int8 weights run from -127 to 127")
 
 
-def opset_pairs(view: View) -> Iterator[Finding]:
+def opset_pairs(view: PairView) -> Iterator[Finding]:
     """Q and DQ exist from opset 10 on."""
     if view.graph.opset < 10:
         for node in view.every():
             yield finding("opset-pairs", node, f"Q/DQ need opset 10, the model has {view.graph.opset}")
 
 
-def opset_axis(view: View) -> Iterator[Finding]:
+def opset_axis(view: PairView) -> Iterator[Finding]:
     """Scales per channel exist from opset 13 on."""
     for node in view.weights if 10 <= view.graph.opset < 13 else ():
         scale = view.scale(node)
@@ -148,7 +149,7 @@ def opset_axis(view: View) -> Iterator[Finding]:
             yield finding("opset-axis", node, f"scales per channel need opset 13, the model has {view.graph.opset}")
 
 
-def opset_scale(view: View) -> Iterator[Finding]:
+def opset_scale(view: PairView) -> Iterator[Finding]:
     """Scales in half precision exist from opset 19 on."""
     for node in view.every() if view.graph.opset < 19 else ():
         scale = view.scale(node)
@@ -156,14 +157,14 @@ def opset_scale(view: View) -> Iterator[Finding]:
             yield finding("opset-scale", node, f"{scale.dtype} scales need opset 19, the model has {view.graph.opset}")
 
 
-def opset_int4(view: View) -> Iterator[Finding]:
+def opset_int4(view: PairView) -> Iterator[Finding]:
     """Four-bit integers exist from opset 21 on."""
     for node in view.every() if view.graph.opset < 21 else ():
         if _code_type(view, node) in {"int4", "uint4"}:
             yield finding("opset-int4", node, f"4-bit integers need opset 21, the model has {view.graph.opset}")
 
 
-def _code_type(view: View, node: Node) -> str:
+def _code_type(view: PairView, node: Node) -> str:
     """Type of the integers of a Q or DQ. A Q without zero point writes uint8, by ONNX's definition."""
     codes = view.codes(node) if node.op == "DequantizeLinear" else None
     zero = view.zero(node)
@@ -176,7 +177,7 @@ def _code_type(view: View, node: Node) -> str:
     return "uint8"
 
 
-def _weights_of_layers(view: View) -> Iterator[tuple[Node, Node]]:
+def _weights_of_layers(view: PairView) -> Iterator[tuple[Node, Node]]:
     """Each DQ of a weight with the layer that reads it."""
     for layer in view.weighted:
         for tensor in layer.inputs[:2]:
@@ -185,16 +186,16 @@ def _weights_of_layers(view: View) -> Iterator[tuple[Node, Node]]:
                 yield node, layer
 
 
-def _axis(view: View, node: Node) -> int | None:
+def _axis(view: PairView, node: Node) -> int | None:
     scale = view.scale(node)
     return int(node.attrs.get("axis", 1)) if scale is not None and scale.size > 1 else None
 
 
-def _rank(view: View, node: Node) -> int:
+def _rank(view: PairView, node: Node) -> int:
     return len(_codes_shape(view, node))
 
 
-def _codes_shape(view: View, node: Node) -> tuple[int, ...]:
+def _codes_shape(view: PairView, node: Node) -> tuple[int, ...]:
     quantize = view.quantizer(node)
     source: Tensor = node.inputs[0] if quantize is None else quantize.inputs[0]
     values = view.graph.constant(source)
@@ -202,7 +203,7 @@ def _codes_shape(view: View, node: Node) -> tuple[int, ...]:
     return values.shape
 
 
-def _length_fits(view: View, node: Node) -> bool:
+def _length_fits(view: PairView, node: Node) -> bool:
     axis, shape = _axis(view, node), _codes_shape(view, node)
     scale = view.scale(node)
     if axis is None or scale is None or scale.ndim == len(shape) > 1:  # one scale, or one per block

@@ -8,12 +8,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxopt.analysis.tensorrt_rules.view import ACTIVATIONS, MOVERS, SELECTIONS, Finding, View, finding
+from onnxopt.analysis.pairs import MOVERS, PairView
+from onnxopt.analysis.tensorrt_rules.finding import Finding, finding
 from onnxopt.graph import Node, Tensor
 from onnxopt.placement.tail import FEATURE_OPS
 
+ACTIVATIONS = frozenset(
+    {"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "Elu", "HardSigmoid", "HardSwish", "Mish", "Softplus"}
+    | {"Gelu"}
+)
+SELECTIONS = frozenset({"TopK", "NonMaxSuppression", "ArgMax", "ArgMin"})
 
-def conv_batchnorm(view: View) -> Iterator[Finding]:
+
+def conv_batchnorm(view: PairView) -> Iterator[Finding]:
     """Nothing stands between a Conv and its BatchNormalization."""
     for node, reader in _behind_layers(view):
         if reader.op == "BatchNormalization":
@@ -21,7 +28,7 @@ def conv_batchnorm(view: View) -> Iterator[Finding]:
             yield finding("conv-batchnorm", node, text)
 
 
-def conv_activation(view: View) -> Iterator[Finding]:
+def conv_activation(view: PairView) -> Iterator[Finding]:
     """Nothing stands between a Conv and its activation."""
     seen: set[int] = set()
     for node, reader in _behind_layers(view):
@@ -31,7 +38,7 @@ def conv_activation(view: View) -> Iterator[Finding]:
             yield finding("conv-activation", node, text)
 
 
-def _behind_layers(view: View) -> Iterator[tuple[Node, Node]]:
+def _behind_layers(view: PairView) -> Iterator[tuple[Node, Node]]:
     """Weighted nodes with the readers of the pair right behind them."""
     for dequantize in view.dequantizers:
         node = view.graph.producer(view.source(dequantize))
@@ -39,7 +46,7 @@ def _behind_layers(view: View) -> Iterator[tuple[Node, Node]]:
             yield from ((node, reader) for reader in view.readers(dequantize))
 
 
-def pad_conv(view: View) -> Iterator[Finding]:
+def pad_conv(view: PairView) -> Iterator[Finding]:
     """Nothing stands between a Pad and a Conv (NVIDIA/TensorRT #2592)."""
     for node in view.weighted:
         pair = view.pair(node.inputs[0])
@@ -48,7 +55,7 @@ def pad_conv(view: View) -> Iterator[Finding]:
             yield finding("pad-conv", node, "a pair stands between Pad and it, so they do not fuse; move it before Pad")
 
 
-def concat_scales(view: View) -> Iterator[Finding]:
+def concat_scales(view: PairView) -> Iterator[Finding]:
     """A quantized Concat has one scale on all its inputs and its output."""
     for node in view.graph.nodes_of("Concat"):
         inputs = [view.pair(t) for t in node.inputs]
@@ -58,7 +65,7 @@ def concat_scales(view: View) -> Iterator[Finding]:
             yield finding("concat-scales", node, text)
 
 
-def concat_partial(view: View) -> Iterator[Finding]:
+def concat_partial(view: PairView) -> Iterator[Finding]:
     """Of a quantized Concat all inputs are quantized, or none."""
     for node in view.graph.nodes_of("Concat"):
         inputs = [view.pair(t) for t in node.inputs]
@@ -68,7 +75,7 @@ def concat_partial(view: View) -> Iterator[Finding]:
             )
 
 
-def residual_both(view: View) -> Iterator[Finding]:
+def residual_both(view: PairView) -> Iterator[Finding]:
     """Of a residual Add the branch that comes from a Conv is not quantized."""
     for node in view.graph.nodes_of("Add"):
         pairs = [view.pair(t) for t in node.inputs]
@@ -78,14 +85,14 @@ def residual_both(view: View) -> Iterator[Finding]:
             yield finding("residual-both", node, text)
 
 
-def _only_for(view: View, producer: Node | None, pair: Node | None) -> bool:
+def _only_for(view: PairView, producer: Node | None, pair: Node | None) -> bool:
     """Whether a weighted node's output is read by one pair, and that by one node."""
     if producer is None or pair is None or producer.op not in FEATURE_OPS:
         return False
     return view.sole_reader(producer.outputs[0]) is not None and view.sole_reader(pair.outputs[0]) is not None
 
 
-def residual_float(view: View) -> Iterator[Finding]:
+def residual_float(view: PairView) -> Iterator[Finding]:
     """A Q behind a residual Add fuses only if the identity branch is quantized."""
     for node in view.graph.nodes_of("Add"):
         producers = [view.graph.producer(t) for t in node.inputs]
@@ -96,12 +103,12 @@ def residual_float(view: View) -> Iterator[Finding]:
             yield finding("residual-float", node, text)
 
 
-def _int8(view: View, node: Node) -> bool:
+def _int8(view: PairView, node: Node) -> bool:
     weighted = node.op in FEATURE_OPS and len(node.inputs) > 1
     return weighted and view.input_pair(node) is not None and view.weight(node.inputs[1]) is not None
 
 
-def two_quantizers(view: View) -> Iterator[Finding]:
+def two_quantizers(view: PairView) -> Iterator[Finding]:
     """A tensor is quantized once."""
     tensors: dict[int, Tensor] = {id(n.inputs[0]): n.inputs[0] for n in view.quantizers}
     for tensor in tensors.values():
@@ -111,7 +118,7 @@ def two_quantizers(view: View) -> Iterator[Finding]:
             yield finding("two-quantizers", quantizers[1], text)
 
 
-def requantize(view: View) -> Iterator[Finding]:
+def requantize(view: PairView) -> Iterator[Finding]:
     """A value is not quantized anew right behind a pair."""
     for node in view.quantizers:
         pair = view.pair(node.inputs[0])
@@ -119,7 +126,7 @@ def requantize(view: View) -> Iterator[Finding]:
             yield finding("requantize", node, "a quantized value is quantized again with another scale; use one")
 
 
-def commute_scale(view: View) -> Iterator[Finding]:
+def commute_scale(view: PairView) -> Iterator[Finding]:
     """What only moves values has one scale on both sides."""
     for node in view.graph.nodes:
         pair = view.pair(node.inputs[0]) if node.op in MOVERS and node.inputs else None
@@ -128,7 +135,7 @@ def commute_scale(view: View) -> Iterator[Finding]:
             yield finding("commute-scale", node, "scales before and behind it differ, so it quantizes anew; use one")
 
 
-def lonely(view: View) -> Iterator[Finding]:
+def lonely(view: PairView) -> Iterator[Finding]:
     """A pair serves an operator that runs in int8."""
     for node in view.dequantizers:
         readers = view.readers(node)
@@ -138,7 +145,7 @@ def lonely(view: View) -> Iterator[Finding]:
             yield finding("lonely", node, f"read by {kinds} only, which does not run in int8; take the pair out")
 
 
-def _useful(view: View, reader: Node, tensor: Tensor, depth: int = 0) -> bool:
+def _useful(view: PairView, reader: Node, tensor: Tensor, depth: int = 0) -> bool:
     """Whether a dequantized value ends in an int8 kernel, maybe behind operators that only move it."""
     if reader.op in FEATURE_OPS:
         return True
@@ -152,18 +159,18 @@ def _useful(view: View, reader: Node, tensor: Tensor, depth: int = 0) -> bool:
     return any(_useful(view, c, t, depth + 1) for c, t in following)
 
 
-def _answers(view: View, node: Node) -> bool:
+def _answers(view: PairView, node: Node) -> bool:
     return node.name in view.tail or node.op in SELECTIONS
 
 
-def output(view: View) -> Iterator[Finding]:
+def output(view: PairView) -> Iterator[Finding]:
     """Graph outputs are not quantized."""
     for node in view.dequantizers:
         if view.graph.is_output(node.outputs[0]):
             yield finding("output", node, "a graph output is quantized; leave the answer in floating point")
 
 
-def tail(view: View) -> Iterator[Finding]:
+def tail(view: PairView) -> Iterator[Finding]:
     """What turns features into boxes and scores stays float."""
     for node in view.graph.nodes:
         if node.name in view.tail and node.op not in SELECTIONS and any(view.pair(t) for t in node.inputs):
@@ -173,7 +180,7 @@ def tail(view: View) -> Iterator[Finding]:
             yield finding("tail", node, text)
 
 
-def selection(view: View) -> Iterator[Finding]:
+def selection(view: PairView) -> Iterator[Finding]:
     """What picks the best reads floats."""
     for node in view.graph.nodes:
         if node.op in SELECTIONS and any(view.pair(t) for t in node.inputs):

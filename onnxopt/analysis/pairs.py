@@ -1,11 +1,11 @@
-"""A quantized graph as the rules look at it: who quantizes what, with which numbers."""
+"""A quantized graph as rules look at it: who quantizes what, with which numbers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxopt.graph import Array, Graph, Node, Tensor, is_standard, label
+from onnxopt.graph import Array, Graph, Node, Tensor, is_standard
 from onnxopt.placement.strip import without_pairs
 from onnxopt.placement.tail import FEATURE_OPS, find_tail
 
@@ -13,30 +13,10 @@ MOVERS = frozenset(
     {"MaxPool", "Reshape", "Transpose", "Flatten", "Slice", "Squeeze", "Unsqueeze", "Split", "Resize"}
     | {"DepthToSpace", "SpaceToDepth", "Identity", "Gather", "Expand", "Tile", "Pad"}
 )
-ACTIVATIONS = frozenset(
-    {"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "Elu", "HardSigmoid", "HardSwish", "Mish", "Softplus"}
-    | {"Gelu"}
-)
-SELECTIONS = frozenset({"TopK", "NonMaxSuppression", "ArgMax", "ArgMin"})
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A rule that a graph breaks.
-
-    Attributes:
-        rule: Kebab-case name of the rule.
-        node: Where, as messages name a node.
-        text: What is wrong and what to do, in one sentence.
-    """
-
-    rule: str
-    node: str
-    text: str
 
 
 @dataclass
-class View:
+class PairView:
     """A graph, and where its pairs are. Nodes have names of their own.
 
     Attributes:
@@ -154,8 +134,3 @@ def _stand_in(structure: Graph) -> None:
         if codes is not None:
             values = structure.add_constant(node.outputs[0].name, codes.astype(np.float32))
             structure.replace_uses(node.outputs[0], values)
-
-
-def finding(rule: str, node: Node, text: str) -> Finding:
-    """A finding at a node."""
-    return Finding(rule, label(node), text)
