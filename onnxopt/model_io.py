@@ -12,7 +12,7 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import IO
@@ -90,7 +90,7 @@ def _read_external(model: onnx.ModelProto, file: Path) -> None:
                 f"{file}: external data '{location}' of tensor '{tensor.name}' is unreadable: {error}"
             ) from None
         _check_length(tensor, location, file)
-        tensor.data_location = onnx.TensorProto.DEFAULT
+        tensor.ClearField("data_location")
         del tensor.external_data[:]
 
 
@@ -228,7 +228,7 @@ def write_text(path: str | Path, text: str) -> None:
     """
     file = Path(path)
     try:
-        _write_whole(file, lambda stream: stream.write(text.encode()))
+        _write_whole({file: lambda stream: stream.write(text.encode())})
     except OSError as error:
         raise UsageError(f"{file}: cannot be written ({error.strerror})") from None
 
@@ -253,11 +253,15 @@ def save(graph: Graph, path: str | Path, *, external: bool | None = None) -> lis
         external = graph.nbytes() + sum(int(c._values.nbytes) for c in graph.unused_initializers) > PROTOBUF_LIMIT  # noqa: SLF001
     try:
         if not external:
-            _write_whole(file, lambda stream: stream.write(model.SerializeToString(deterministic=True)))
+            _write_whole({file: lambda stream: stream.write(model.SerializeToString(deterministic=True))})
             return [file]
         data = file.with_name(file.name + ".data")
-        _write_whole(data, lambda stream: _externalise(model, data.name, stream))
-        _write_whole(file, lambda stream: stream.write(model.SerializeToString(deterministic=True)))
+        _write_whole(
+            {
+                data: lambda stream: _externalise(model, data.name, stream),
+                file: lambda stream: stream.write(model.SerializeToString(deterministic=True)),
+            }
+        )
     except OSError as error:
         raise UsageError(f"{file}: cannot be written ({error.strerror}); give another place with -o") from None
     return [file, data]
@@ -277,19 +281,33 @@ def _externalise(model: onnx.ModelProto, location: str, stream: IO[bytes]) -> No
             tensor.external_data.add(key=key, value=value)
 
 
-def _write_whole(file: Path, write: Callable[[IO[bytes]], object]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    temporary = Path(name)
+def _write_whole(files: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
+    """Write files, all or none: none gets its name before all are on the disk."""
+    mine: list[Path] = []
     try:
-        with os.fdopen(handle, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp is private by default; a model is an ordinary file
-        temporary.replace(file)
+        temporaries = []
+        for file, write in files.items():
+            handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+            temporaries.append(Path(name))
+            mine.append(temporaries[-1])
+            _fill(handle, temporaries[-1], write)
+        for file, temporary in zip(files, temporaries, strict=True):
+            new = not file.exists()
+            temporary.replace(file)
+            if new:
+                mine.append(file)
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        for file in mine:
+            with contextlib.suppress(OSError):
+                file.unlink()
         raise
+
+
+def _fill(handle: int, temporary: Path, write: Callable[[IO[bytes]], object]) -> None:
+    with os.fdopen(handle, "wb") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(0o666 & ~mask)  # mkstemp is private by default; a model is an ordinary file
