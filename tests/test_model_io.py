@@ -167,9 +167,10 @@ def test_folder(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"this is no model", b"\x89PNG\r\n", b"\x00" * 100, np.random.default_rng(0).bytes(1000)]
-)
+NOISE = np.random.default_rng(0).bytes(1000)
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no model", b"\x89PNG\r\n", b"\x00" * 100, NOISE])
 def test_file_that_is_no_model(tmp_path, content):
     (tmp_path / "bad.onnx").write_bytes(content)
     with pytest.raises(UsageError, match=r"bad\.onnx: not an ONNX model"):
