@@ -23,7 +23,6 @@ class PairView:
         graph: A copy of the graph.
         structure: The graph without pairs, nodes named alike.
         quantizers: QuantizeLinear nodes on activations.
-        weight_quantizers: QuantizeLinear nodes on constants.
         dequantizers: DequantizeLinear nodes behind one of `quantizers`.
         weights: DequantizeLinear nodes behind constants.
         weighted: Conv, ConvTranspose, Gemm, MatMul.
@@ -33,7 +32,6 @@ class PairView:
     graph: Graph
     structure: Graph = field(init=False)
     quantizers: list[Node] = field(init=False)
-    weight_quantizers: list[Node] = field(init=False)
     dequantizers: list[Node] = field(init=False)
     weights: list[Node] = field(init=False)
     weighted: list[Node] = field(init=False)
@@ -45,11 +43,12 @@ class PairView:
         self.structure = without_pairs(self.graph)
         _stand_in(self.structure)
         every = [n for n in self.graph.nodes if n.op == "QuantizeLinear"]
-        self.weight_quantizers = [n for n in every if self.graph.constant(n.inputs[0]) is not None]
         self.quantizers = [n for n in every if self.graph.constant(n.inputs[0]) is None]
         dequantizers = [n for n in self.graph.nodes if n.op == "DequantizeLinear"]
         self.weights = [n for n in dequantizers if self._reads_constant(n)]
         self.dequantizers = [n for n in dequantizers if not self._reads_constant(n) and self.quantizer(n) is not None]
+        self._on_activations = {id(n) for n in self.dequantizers}
+        self._on_weights = {id(n) for n in self.weights}
         self.weighted = [n for n in self.graph.nodes if n.op in FEATURE_OPS and is_standard(n)]
         found = find_tail(self.structure)
         self.tail = frozenset(n.name for n in self.structure.nodes if id(n) in found.nodes)
@@ -67,12 +66,12 @@ class PairView:
     def pair(self, tensor: Tensor) -> Node | None:
         """The DequantizeLinear of an activation that makes a tensor."""
         node = self.graph.producer(tensor)
-        return node if node is not None and any(node is d for d in self.dequantizers) else None
+        return node if node is not None and id(node) in self._on_activations else None
 
     def weight(self, tensor: Tensor) -> Node | None:
         """The DequantizeLinear of a constant that makes a tensor."""
         node = self.graph.producer(tensor)
-        return node if node is not None and any(node is d for d in self.weights) else None
+        return node if node is not None and id(node) in self._on_weights else None
 
     def source(self, dequantize: Node) -> Tensor:
         """The float tensor that a pair quantizes."""
@@ -90,6 +89,11 @@ class PairView:
                 return found
             tensor = producer.inputs[0]
 
+    def is_int8(self, node: Node) -> bool:
+        """Whether a node is weighted, and its input and weights are quantized."""
+        weighted = node.op in FEATURE_OPS and len(node.inputs) > 1
+        return weighted and self.input_pair(node) is not None and self.weight(node.inputs[1]) is not None
+
     def scale(self, node: Node) -> Array | None:
         """Scale of a Q or DQ; None where it is computed."""
         return self.graph.constant(node.inputs[1])
@@ -101,6 +105,17 @@ class PairView:
     def codes(self, dequantize: Node) -> Array | None:
         """Integer constant before a DQ."""
         return self.graph.constant(dequantize.inputs[0])
+
+    def type_of(self, node: Node) -> str:
+        """Type of the integers of a Q or DQ. A Q without zero point writes uint8, by ONNX's definition."""
+        codes = self.codes(node) if node.op == "DequantizeLinear" else None
+        kind = codes if codes is not None else self.zero(node)
+        if kind is not None:
+            return str(kind.dtype)
+        quantize = self.quantizer(node) if node.op == "DequantizeLinear" else node
+        if quantize is None:
+            return "unknown"
+        return "uint8" if quantize is node else self.type_of(quantize)
 
     def quantized_behind(self, node: Node) -> list[Node]:
         """Quantizers of a node's outputs, also behind one activation that fuses into the node."""

@@ -21,7 +21,7 @@ WEIGHT_AXES = {"Conv": 0, "ConvTranspose": 1}
 def activation_type(view: PairView) -> Iterator[Finding]:
     """Activations are int8."""
     for node in view.quantizers:
-        kind = _code_type(view, node)
+        kind = view.type_of(node)
         if kind not in ACTIVATION_TYPES:
             yield finding(
                 "activation-type", node, f"activations are {kind}; TensorRT takes int8 with zero point 0 only"
@@ -31,7 +31,7 @@ def activation_type(view: PairView) -> Iterator[Finding]:
 def weight_type(view: PairView) -> Iterator[Finding]:
     """Weights are int8, or another signed type that TensorRT knows."""
     for node in view.weights:
-        kind = _code_type(view, node)
+        kind = view.type_of(node)
         if kind not in WEIGHT_TYPES and kind != "int32":
             yield finding("weight-type", node, f"weights are {kind}; TensorRT takes int8 with zero point 0 only")
 
@@ -41,7 +41,7 @@ def zero_point(view: PairView) -> Iterator[Finding]:
     for node in [*view.quantizers, *view.weights]:
         zero = view.zero(node)
         known = ACTIVATION_TYPES if node.op == "QuantizeLinear" else WEIGHT_TYPES
-        if zero is not None and _code_type(view, node) in known and np.any(zero.astype(np.float32)):
+        if zero is not None and view.type_of(node) in known and np.any(zero.astype(np.float32)):
             yield finding("zero-point", node, "the zero point is not 0; TensorRT quantizes symmetrically only")
 
 
@@ -160,21 +160,8 @@ def opset_scale(view: PairView) -> Iterator[Finding]:
 def opset_int4(view: PairView) -> Iterator[Finding]:
     """Four-bit integers exist from opset 21 on."""
     for node in view.every() if view.graph.opset < 21 else ():
-        if _code_type(view, node) in {"int4", "uint4"}:
+        if view.type_of(node) in {"int4", "uint4"}:
             yield finding("opset-int4", node, f"4-bit integers need opset 21, the model has {view.graph.opset}")
-
-
-def _code_type(view: PairView, node: Node) -> str:
-    """Type of the integers of a Q or DQ. A Q without zero point writes uint8, by ONNX's definition."""
-    codes = view.codes(node) if node.op == "DequantizeLinear" else None
-    zero = view.zero(node)
-    kind = codes if codes is not None else zero
-    if kind is not None:
-        return str(kind.dtype)
-    if node.op == "DequantizeLinear":
-        quantize = view.quantizer(node)
-        return _code_type(view, quantize) if quantize is not None else "unknown"
-    return "uint8"
 
 
 def _weights_of_layers(view: PairView) -> Iterator[tuple[Node, Node]]:

@@ -96,16 +96,11 @@ def residual_float(view: PairView) -> Iterator[Finding]:
     """A Q behind a residual Add fuses only if the identity branch is quantized."""
     for node in view.graph.nodes_of("Add"):
         producers = [view.graph.producer(t) for t in node.inputs]
-        fuses = [p is not None and _int8(view, p) and view.sole_reader(p.outputs[0]) is node for p in producers]
+        fuses = [p is not None and view.is_int8(p) and view.sole_reader(p.outputs[0]) is node for p in producers]
         constant = any(view.graph.constant(t) is not None for t in node.inputs)
         if any(fuses) and not constant and not any(view.pair(t) for t in node.inputs) and view.quantized_behind(node):
             text = "neither branch is quantized, so the Conv before it writes floats; quantize the identity branch"
             yield finding("residual-float", node, text)
-
-
-def _int8(view: PairView, node: Node) -> bool:
-    weighted = node.op in FEATURE_OPS and len(node.inputs) > 1
-    return weighted and view.input_pair(node) is not None and view.weight(node.inputs[1]) is not None
 
 
 def two_quantizers(view: PairView) -> Iterator[Finding]:
