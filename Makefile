@@ -17,12 +17,16 @@ venv: $(INSTALLED)  ## Make .venv with onnxopt, editable, and what its developme
 
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' hatchling
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
 .PHONY: check
 check: lint types docscheck  ## Everything that must hold: lint, format, types, floors, docs, all tests
-	$(BIN)/python -m pytest --slow
+	$(BIN)/python -m pytest -n 2
+
+.PHONY: slow
+slow: venv  ## The slow tests too: whole models, files over 2 GB
+	$(BIN)/python -m pytest -n 2 --slow
 
 .PHONY: lint
 lint: venv  ## Lint, format and import contracts
