@@ -1,5 +1,6 @@
 """The table at the end of a run, for people."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 from onnxopt.report.record import StageRecord
 from onnxopt.report.run import RunReport
 
-SHOWN = 6  # notes of one kind
+SHOWN = 3  # places per reason
+KINDS = 12  # reasons
 
 
 def summary(report: RunReport) -> str:
@@ -53,11 +55,21 @@ def _quality(report: RunReport) -> Iterator[tuple[str, str, str, str]]:
 def _stages(report: RunReport) -> Iterator[str]:
     yield ""
     for stage in report.stages:
-        yield f"{stage.text}: {'kept' if stage.kept else 'undone'}{': ' + stage.reason if stage.reason else ''}"
+        yield f"{stage.text}: {_verdict(stage)}"
         for line in _counts(stage):
             yield f"  {line}"
     if report.stages and not any(s.kept for s in report.stages):
         yield "no stage paid: the model's own graph is handed back"
+
+
+def _verdict(stage: StageRecord) -> str:
+    if not stage.kept:
+        return stage.reason
+    if not any(record.changed for record in stage.passes):
+        return "changed nothing"
+    if stage.latency is None:
+        return "done"
+    return f"done, {stage.latency['speedup']:.2f} x as fast as before ± {stage.latency['spread']:.2f}"
 
 
 def _counts(stage: StageRecord) -> Iterator[str]:
@@ -74,13 +86,21 @@ def _left_alone(report: RunReport) -> Iterator[str]:
     for stage in report.stages:
         for record in stage.passes:
             for where, reason in record.notes:
-                reasons.setdefault(f"{record.name}: {reason}", []).append(where)
+                reasons.setdefault(f"{record.name}: {_kind(reason)}", []).append(where)
     if reasons:
-        yield "\nleft alone:"
-    for reason, places in reasons.items():
+        yield "\nleft alone (all of it with --report):"
+    for reason, places in list(reasons.items())[:KINDS]:
         unique = list(dict.fromkeys(places))
+        shown = ", ".join(unique[:SHOWN])
         more = f" and {len(unique) - SHOWN} more" if len(unique) > SHOWN else ""
-        yield f"  {reason}: {', '.join(unique[:SHOWN])}{more}"
+        yield f"  {reason}: {shown}{more}"
+    if len(reasons) > KINDS:
+        yield f"  and for {len(reasons) - KINDS} other reasons"
+
+
+def _kind(reason: str) -> str:
+    """A reason without the numbers and names in which it differs from others of its kind."""
+    return re.sub(r"\b\d+\b", "…", re.sub(r" '[^']*'", "", reason))
 
 
 def _warnings(report: RunReport) -> Iterator[str]:

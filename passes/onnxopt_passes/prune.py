@@ -28,6 +28,7 @@ from onnxopt.analysis.channels.selection import (
     step_thresholds,
 )
 from onnxopt.evaluation.agreement import DistanceSums
+from onnxopt.evaluation.parts import output_parts
 from onnxopt.graph import Array
 from onnxopt.runtime.ort import OrtSession
 
@@ -214,6 +215,8 @@ class _Judge:
     def __init__(self, graph: Graph, context: Context) -> None:
         data = context.holdout or context.fit
         if not data:
+            if context.cannot_run:
+                raise UsageError(f"prune without a ratio has to run the model: {context.cannot_run}; give a ratio")
             raise UsageError("prune without a ratio judges its cuts on samples: give data, or a ratio")
         if graph.nbytes() > PROTOBUF_LIMIT:
             raise UsageError("prune without a ratio cannot try cuts on a model over 2 GB: give a ratio")
@@ -223,16 +226,16 @@ class _Judge:
         self._wanted = self._outputs(graph)
 
     def sqnr_db(self, choice: Choice) -> float:
-        """SQNR of the output that suffers most, in dB, to two places."""
+        """SQNR of the output that suffers most, in dB, to two places; boxes and scores count apart."""
         trial = self._graph.copy()
         cut(trial, self._found.relations, self._found.kept(choice))
         sums: dict[str, DistanceSums] = {}
         for wanted, got in zip(self._wanted, self._outputs(trial), strict=True):
             for name, value in wanted.items():
-                if np.issubdtype(value.dtype, np.floating):
-                    sums.setdefault(name, DistanceSums()).update(value, got[name])
+                sums.setdefault(name, DistanceSums()).update(value, got[name])
         return round(min((s.result().sqnr_db for s in sums.values()), default=-np.inf), 2)
 
     def _outputs(self, graph: Graph) -> list[dict[str, Array]]:
         session = OrtSession(graph.to_proto())
-        return [session.run(sample.feeds) for sample in self._samples]
+        metadata = graph.metadata
+        return [output_parts(session.run(s.feeds), s.feeds, metadata) for s in self._samples]
