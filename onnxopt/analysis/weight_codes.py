@@ -9,19 +9,22 @@ from that which holds them all down to 0.7 of it, the one with the least squared
 
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto, helper
 
 from onnxopt.graph import Array
 
 Float32Array = npt.NDArray[np.float32]
 SHRINK = tuple(np.float32(f) for f in (1.0, 0.975, 0.95, 0.925, 0.9, 0.875, 0.85, 0.8, 0.75, 0.7))
 TYPES = {
-    (8, True): np.dtype(np.int8),
-    (8, False): np.dtype(np.uint8),
-    (4, True): np.dtype(ml_dtypes.int4),
-    (4, False): np.dtype(ml_dtypes.uint4),
+    (bits, symmetric): helper.tensor_dtype_to_np_dtype(kind)
+    for bits, symmetric, kind in (
+        (8, True, TensorProto.INT8),
+        (8, False, TensorProto.UINT8),
+        (4, True, TensorProto.INT4),
+        (4, False, TensorProto.UINT4),
+    )
 }
 
 
@@ -89,9 +92,7 @@ def _least_error(blocks: Float32Array, bits: int, symmetric: bool) -> tuple[Floa
     return chosen, chosen_scale, zero
 
 
-def _whole_range(
-    blocks: Float32Array, bits: int, symmetric: bool
-) -> tuple[Float32Array, Float32Array, float, float]:
+def _whole_range(blocks: Float32Array, bits: int, symmetric: bool) -> tuple[Float32Array, Float32Array, float, float]:
     """Scale and zero point that hold every weight, and the smallest and the largest code."""
     top = 2 ** (bits - 1) - 1
     if symmetric:

@@ -91,9 +91,7 @@ class ConvertFp16(Pass):
         names = list(dict.fromkeys(t.name for t in tensors))
         return peaks(graph, names, context.fit, shapes, threads=os.cpu_count() or 1) if names else {}
 
-    def _repaired(
-        self, graph: Graph, forms: list[HalfForm], half: frozenset[int], context: Context
-    ) -> frozenset[int]:
+    def _repaired(self, graph: Graph, forms: list[HalfForm], half: frozenset[int], context: Context) -> frozenset[int]:
         samples = context.holdout if context.holdout is not None and len(context.holdout) else context.fit
         if samples is None or not half:
             return half

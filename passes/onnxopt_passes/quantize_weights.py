@@ -5,7 +5,9 @@ The form is the one that ONNX Runtime fuses into MatMulNBits, a DequantizeLinear
 1. `bits=8`: one scale per output column (opset 13);
 2. `bits=4`: one scale per `block` weights along the summed axis and output column (opset 21);
 3. Gemm loses transB, which is applied to the weights, and its bias gets one axis: the fusion knows no others;
-4. layers that it would not fuse stay: there, the runtime would decode the whole weight in each run. A weight that
+4. for `ort`, a Relu or Clip behind such a layer becomes Max and Min: the fusion takes a Relu or Clip there for the
+   beginning of a quantized layer, and gives up (seen in 1.31);
+5. layers that it would not fuse stay: there, the runtime would decode the whole weight in each run. A weight that
    several layers read is encoded once for each.
 
 `embeddings`: rows of a table that Gather picks get one scale each; only the rows picked are decoded.
@@ -66,7 +68,9 @@ class QuantizeWeights(Pass):
             )
         for node, weight in layers:
             block = self.block if self.bits == 4 else 0
-            _emit(graph, node, encode(weight, self.bits, block, symmetric=self.symmetric))
+            _emit(graph, node, encode(weight, self.bits, block, symmetric=self.symmetric), symmetric=self.symmetric)
+            if context.target.name.startswith("ort") and _free_of_clip(graph, node):
+                context.count("Relu and Clip written as Max and Min")
         for node, table in tables:
             _emit_rows(graph, node, table)
         for what, found in (("layers with quantized weights", layers), ("tables quantized", tables)):
@@ -95,7 +99,12 @@ class QuantizeWeights(Pass):
     def _tables(self, graph: Graph, context: Context) -> Iterator[tuple[Node, Array]]:
         for node in graph.nodes_of("Gather"):
             table = graph.constant(node.inputs[0])
-            if table is None or table.dtype != np.float32 or table.ndim != 2 or node.attrs.get("axis", 0) not in {0, -2}:
+            if (
+                table is None
+                or table.dtype != np.float32
+                or table.ndim != 2
+                or node.attrs.get("axis", 0) not in {0, -2}
+            ):
                 continue
             reason = self._unwanted(node, table)
             if reason:
@@ -126,36 +135,65 @@ def _unfused(graph: Graph, node: Node, shapes: Shapes) -> str:
         return ""
     if node.attrs.get("transA", 0) or node.attrs.get("alpha", 1.0) != 1.0:
         return "a Gemm with transA or alpha is not fused"
-    if len(node.inputs) < 3 or not node.inputs[2].name:
-        return ""
+    has_bias = len(node.inputs) > 2 and bool(node.inputs[2].name)
+    return _unfused_bias(graph, node, weight.shape[0 if node.attrs.get("transB", 0) else 1], shapes) if has_bias else ""
+
+
+def _unfused_bias(graph: Graph, node: Node, columns: int, shapes: Shapes) -> str:
     if node.attrs.get("beta", 1.0) != 1.0:
         return "a Gemm with beta is not fused"
-    columns = weight.shape[0 if node.attrs.get("transB", 0) else 1]
     bias = graph.constant(node.inputs[2])
     if bias is None:
-        shape = shapes.static(node.inputs[2])
-        return "" if shape == (columns,) else "a Gemm whose bias is not one number per column is not fused"
+        known = shapes.static(node.inputs[2]) == (columns,)
+        return "" if known else "a Gemm whose bias is not one number per column is not fused"
     return "" if bias.size in {1, columns} and bias.shape[-1:] in {(), (1,), (columns,)} else "its bias is a matrix"
 
 
-def _emit(graph: Graph, node: Node, codes: WeightCodes) -> None:
+def _emit(graph: Graph, node: Node, codes: WeightCodes, *, symmetric: bool) -> None:
     name = node.inputs[1].name
     inputs = [graph.add_constant(f"{name}_quantized", codes.values), graph.add_constant(f"{name}_scale", codes.scale)]
-    if codes.zeros.astype(np.int32).any():
-        inputs.append(graph.add_constant(f"{name}_zero_point", codes.zeros))
-    elif codes.values.dtype.kind == "u" or codes.values.dtype.name == "uint4":
+    if not symmetric:
         inputs.append(graph.add_constant(f"{name}_zero_point", codes.zeros))
     attrs = {"axis": 0, "block_size": codes.block} if codes.block else {"axis": 1}
     decoded = Variable(graph.unique_name(f"{name}_dequantized"))
-    graph.add_node(
-        "DequantizeLinear", inputs, attrs, outputs=[decoded], name=f"{name}_DequantizeLinear", before=node
-    )
+    graph.add_node("DequantizeLinear", inputs, attrs, outputs=[decoded], name=f"{name}_DequantizeLinear", before=node)
     node.inputs[1] = decoded
     node.attrs.pop("transB", None)
     bias = graph.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else None
     columns = codes.values.shape[1]
     if bias is not None and bias.shape != (columns,):
         node.inputs[2] = graph.add_constant(node.inputs[2].name, np.broadcast_to(bias.reshape(-1), (columns,)).copy())
+
+
+def _free_of_clip(graph: Graph, layer: Node) -> bool:
+    """Write a Relu or Clip behind a layer as Max and Min; whether there was one."""
+    output = layer.outputs[0]
+    while len(readers := graph.consumers(output)) == 1 and not graph.is_output(output):
+        reader = readers[0]
+        if reader.op in {"Relu", "Clip"} and is_standard(reader):
+            _as_max_min(graph, reader)
+            return True
+        # ONNX Runtime takes these into the layer before it fuses it.
+        if reader.op != "Identity" and not (
+            reader.op == "Add" and any(graph.constant(t) is not None for t in reader.inputs)
+        ):
+            return False
+        output = reader.outputs[0]
+    return False
+
+
+def _as_max_min(graph: Graph, clip: Node) -> None:
+    zero = graph.add_constant(f"{clip.name or 'Relu'}_zero", np.zeros((), np.float32))
+    low, high = (zero, None) if clip.op == "Relu" else ((*clip.inputs[1:], None, None)[:2])
+    bounds = [(op, t) for op, t in (("Max", low), ("Min", high)) if t is not None and t.name]
+    clip.attrs.clear()
+    if not bounds:
+        clip.op, clip.inputs = "Max", clip.inputs[:1]
+        return
+    for op, bound in bounds[:-1]:
+        source = graph.add_node(op, [clip.inputs[0], bound], name=f"{clip.name}_{op}", before=clip).outputs[0]
+        clip.inputs = [source, *clip.inputs[1:]]
+    clip.op, clip.inputs = bounds[-1][0], [clip.inputs[0], bounds[-1][1]]
 
 
 def _emit_rows(graph: Graph, node: Node, table: Array) -> None:

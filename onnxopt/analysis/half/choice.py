@@ -6,8 +6,9 @@ A node stays that
 2. computes sizes and positions from shapes alone: such numbers must be exact, and cost nothing;
 3. reads or writes a tensor that got larger than `limit` on the samples, or that is all below 2^-14;
 4. reads a constant that float16 cannot hold or renders badly. Two kinds are no obstacle: bounds of Clip, Min and Max
-   beyond what float16 holds, for they bound nothing, and small ones that are added, for half sums have no more digits.
-   A small number that keeps a divisor from 0 is one: what it is added to stays float32, with all that reads it;
+   beyond what float16 holds, for they bound nothing, and small ones that are added to others or stand beside them,
+   where no half number shows the difference. But a small number that keeps a divisor from 0 is one: what it is added
+   to stays float32, with all that reads it;
 5. adds up so many numbers, or squares such large ones, that a runtime which does that in half would overflow;
 6. reads a DequantizeLinear whose scale stays float32: a Cast between would part it from its Q/DQ pairs.
 
@@ -34,6 +35,7 @@ ADDED = {  # places of inputs that are added to the rest
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "LayerNormalization", "InstanceNormalization"), (2,)),
     **dict.fromkeys(("Add", "Sub", "Sum"), (0, 1)),
     "BatchNormalization": (2, 3),
+    **dict.fromkeys(("Pad", "Where"), (1, 2)),  # or stand beside it, like those of MOVES
 }
 GUARDS = frozenset({"Add", "Max", "Clip"})  # with a tiny constant, what they give is never 0
 BOUNDED = frozenset({"Clip", "Min", "Max"})
@@ -82,7 +84,7 @@ def choose(
         shapes: Sizes at which the model runs.
         peaks: Largest magnitude of each tensor; those that are not in it are taken to fit.
         limit: Largest magnitude that may turn half.
-        block: Name patterns of nodes that stay.
+        block: Name patterns of nodes that stay; a node without a name bears that of its output.
         qdq_scales: Whether Q/DQ may have half scales.
     """
     rules = _Rules(graph, shapes, peaks, limit, block)
@@ -122,7 +124,7 @@ class _Rules:
     def reason(self, node: Node, form: HalfForm) -> str:
         if form.obstacle:
             return form.obstacle
-        if any(fnmatchcase(node.name, pattern) for pattern in self.block):
+        if any(fnmatchcase(node.name or node.outputs[0].name, pattern) for pattern in self.block):
             return "named in block"
         for place in form.inputs:
             if reason := self._constant(node, place) or self._tensor(node.inputs[place]):
@@ -138,7 +140,8 @@ class _Rules:
         if tensor.name not in self._constants:
             self._constants[tensor.name] = constant_obstacle(values)
         found = self._constants[tensor.name]
-        harmless = node.op in BOUNDED if found.startswith("holds") else place in ADDED.get(node.op, ())
+        small = place in ADDED.get(node.op, ()) or node.op in MOVES
+        harmless = node.op in BOUNDED if found.startswith("holds") else small
         return f"constant '{tensor.name}' {found}" if found and not harmless else ""
 
     def _guard(self, node: Node) -> str:

@@ -82,9 +82,7 @@ class _Converter:
         return made[id(tensor)]
 
     def _cast(self, source: Tensor, output: Tensor, kind: int) -> None:
-        self.casts.append(
-            Node("Cast", self.graph.unique_name(f"{output.name}_Cast"), {"to": kind}, [source], [output])
-        )
+        self.casts.append(Node("Cast", self.graph.unique_name(f"{output.name}_Cast"), {"to": kind}, [source], [output]))
 
 
 def rewire_constants(graph: Graph, forms: dict[int, HalfForm], convert: Callable[[Array], Array]) -> None:

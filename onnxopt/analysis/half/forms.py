@@ -60,7 +60,8 @@ def is_single(tensor: Tensor, shapes: Shapes) -> bool:
 
 def _dtype(tensor: Tensor, shapes: Shapes) -> np.dtype[np.generic] | None:
     if isinstance(tensor, Constant):
-        return np.dtype(tensor.dtype)
+        own: np.dtype[np.generic] = np.dtype(tensor.dtype)
+        return own
     return shapes.dtype(tensor)
 
 

@@ -19,7 +19,9 @@ SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
 WORST_CONSTANT = 50.0  # dB; a constant that float16 renders worse than this stays float32
 
 
-def peaks(graph: Graph, names: Sequence[str], samples: Dataset, shapes: Shapes, *, threads: int = 1) -> dict[str, float]:
+def peaks(
+    graph: Graph, names: Sequence[str], samples: Dataset, shapes: Shapes, *, threads: int = 1
+) -> dict[str, float]:
     """Largest finite magnitude of each tensor over the samples; one sweep, nothing else is kept.
 
     Infinities are passed over: float16 has them too.

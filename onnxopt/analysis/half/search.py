@@ -8,6 +8,7 @@ left fits. Neighbours taken back together cost no Casts between them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from onnxopt.analysis.half.judge import decibels
 
@@ -50,11 +51,9 @@ def repair(half: frozenset[int], measure: Callable[[frozenset[int]], float], wan
     """
     noise = measure(half)
     search = _Search(measure, tuple(sorted(half)))
-    budget = wanted
-    while noise > wanted and search.take(budget):
-        half = frozenset(half) - {n for s in search.taken for n in s.nodes}
+    while noise > wanted and search.take(wanted / min(noise, OVERFLOW)):
+        half = half - {n for s in search.taken for n in s.nodes}
         noise = measure(half)
-        budget *= 0.7  # the sum was a little too hopeful
     return Repair(half, tuple(search.taken), noise)
 
 
@@ -67,28 +66,31 @@ class _Search:
         self._open: list[Segment] = []
         self.taken: list[Segment] = []
 
-    def take(self, budget: float) -> bool:
-        """Take back until the sum fits the budget; False where nothing more may be taken."""
+    def take(self, share: float) -> bool:
+        """Take back until no more than this share of the noise is left; False where nothing more may be taken."""
         if not self._open and not self.taken:
             self._open = self._cut(self._nodes, FIRST_CUT)
         before = len(self.taken)
-        while self._open and sum(s.noise for s in self._open) > budget:
+        budget = share * self._sum()
+        while self._open and self._sum() > budget:
             worst = max(self._open, key=lambda s: s.noise)
-            single = len(worst.nodes) == 1 or self._runs >= MOST_RUNS
-            room = self._most - sum(len(s.nodes) for s in self.taken)
-            if single and len(worst.nodes) > room:
-                return len(self.taken) > before
+            whole = len(worst.nodes) == 1 or self._runs >= MOST_RUNS
+            if whole and len(worst.nodes) > self._most - sum(len(s.nodes) for s in self.taken):
+                break
             self._open.remove(worst)
-            if single:
+            if whole:
                 self.taken.append(worst)
             else:
                 self._open += self._cut(worst.nodes, 2)
         return len(self.taken) > before
 
+    def _sum(self) -> float:
+        return sum(s.noise for s in self._open)
+
     def _cut(self, nodes: tuple[int, ...], parts: int) -> list[Segment]:
         parts = min(parts, len(nodes))
         bounds = [len(nodes) * i // parts for i in range(parts + 1)]
-        pieces = [nodes[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        pieces = [nodes[a:b] for a, b in pairwise(bounds)]
         self._runs += len(pieces)
         return [Segment(piece, min(self._measure(frozenset(piece)), OVERFLOW)) for piece in pieces]
 
