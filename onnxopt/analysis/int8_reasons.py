@@ -47,10 +47,9 @@ class Reasons:
     def _candidates(self, node: Node, *, ends: bool) -> Iterator[str]:
         yield self._why_partial(node)
         yield _why_attributes(node)
-        yield self._why_parameters(node)
         if ends:
             yield self._why_output(node)
-        yield self._why_types(node)
+        yield self._why_types(node, ends=ends)
 
     def _why_partial(self, node: Node) -> str:
         weight = self.view.weight(node.inputs[1]) is not None
@@ -60,7 +59,7 @@ class Reasons:
         if weight:
             return self._why_input(node)
         if self.view.graph.constant(node.inputs[1]) is None:
-            return "both its inputs are computed at run time, and it is not quantized as a product of two activations"
+            return "a product of two activations, which is not quantized"
         policy = self.planned.get(label(node), "")
         if pair is not None:
             return f"its input is quantized and its weights are not{': ' if policy else ''}{policy}"
@@ -78,13 +77,6 @@ class Reasons:
         if scales:
             return f"{label(producer)} stands between the DequantizeLinear and it"
         return "its weights are quantized and its input is not"
-
-    def _why_parameters(self, node: Node) -> str:
-        pair = self.view.pair(node.inputs[0])
-        scale = self.view.scale(pair) if pair is not None else None
-        if pair is None or scale is None:
-            return "the scale of its input is computed at run time"
-        return "its input has a scale per channel, which keeps a layer in float" if scale.size > 1 else ""
 
     def _why_output(self, node: Node) -> str:
         """Why the Q behind a node does not fuse into it."""
@@ -127,7 +119,7 @@ class Reasons:
             return f"the {activation.op} between it and its Q is needed: the Q reaches to {high:g}, beyond {top:g}"
         return ""
 
-    def _why_types(self, node: Node) -> str:
+    def _why_types(self, node: Node, *, ends: bool) -> str:
         pair, weight = self.view.pair(node.inputs[0]), self.view.weight(node.inputs[1])
         kinds = [self.view.type_of(n) for n in (pair, *self.view.quantized_behind(node)) if n is not None]
         weights = self.view.type_of(weight) if weight is not None else ""
@@ -135,7 +127,8 @@ class Reasons:
         if len(set(kinds)) > 1:
             return f"its input and output have different types: {' and '.join(kinds)}"
         if kinds and kinds[0] != wanted:
-            return f"its activations are {kinds[0]} and kernels take {wanted}{self._why_not_converted(node)}"
+            more = self._why_not_converted(node) if ends and wanted == "uint8" else ""
+            return f"its activations are {kinds[0]} and kernels take {wanted}{more}"
         if weights != self.target.weight.dtype:
             return f"its weights are {weights}; kernels take {self.target.weight.dtype}"
         return ""

@@ -98,8 +98,11 @@ def explain_model(
     quantized = any(n.op in {"QuantizeLinear", "DequantizeLinear"} for n in graph.walk())
     macs = measure.macs_by_name(graph, costs)
     nodes = {n.name: n for n in reasons.view.weighted}
+    broken = {f.node: f.text for f in findings}
     left = [
-        FloatLayer(label(n), macs.get(name, 0), reasons.of(n)) for name, n in nodes.items() if name in kernels.floating
+        FloatLayer(label(n), macs.get(name, 0), broken.get(label(n)) or reasons.of(n))
+        for name, n in nodes.items()
+        if name in kernels.floating
     ]
     total = sum(macs.values())
     return Explanation(
@@ -125,12 +128,18 @@ def _check(target: Target, graph: Graph) -> list[Finding]:
 
 
 def _expected(reasons: Reasons, findings: list[Finding]) -> Kernels:
-    """Layers that should run in int8: quantized on both sides, and none of the rules broken at them."""
+    """Layers that should run in int8: quantized on both sides, and no rule broken at them or at their quantizers."""
     view = reasons.view
     broken = {f.node for f in findings}
-    names = {n.name for n in view.weighted}
-    int8 = {n.name for n in view.weighted if view.is_int8(n) and label(n) not in broken}
-    return Kernels(frozenset(int8), frozenset(names - int8))
+    int8 = set()
+    for node in view.weighted:
+        pair, weight = view.input_pair(node), view.weight(node.inputs[1])
+        if pair is None or weight is None:
+            continue
+        parts = [node, pair, weight, view.quantizer(pair)]
+        if not any(label(part) in broken for part in parts if part is not None):
+            int8.add(node.name)
+    return Kernels(frozenset(int8), frozenset(n.name for n in view.weighted) - int8)
 
 
 def _remarks(graph: Graph, target: Target, reasons: Reasons, costs: Cost, *, quantized: bool) -> Iterator[str]:
@@ -146,10 +155,6 @@ def _remarks(graph: Graph, target: Target, reasons: Reasons, costs: Cost, *, qua
     odd = {kind: count for kind, count in kinds.items() if kind != target.weight.dtype}
     for kind, count in odd.items():
         yield f"{count} layers have {kind} weights; {target.name} is fast with {target.weight.dtype}"
-    activations = Counter(view.type_of(q) for q in view.quantizers)
-    for kind, count in activations.items():
-        if kind != target.activation.dtype:
-            yield f"{count} activations are {kind}; {target.name} is fast with {target.activation.dtype}"
 
 
 def explanation_text(facts: Explanation, *, most: int = 3) -> str:
