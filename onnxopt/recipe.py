@@ -104,7 +104,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def _recipe(document: dict[str, Any], file: str) -> Recipe:
-    if document.get("version") != VERSION:
+    if type(document.get("version")) is not int or document["version"] != VERSION:  # neither `true` nor 1.0
         raise UsageError(f"{file}: a recipe starts with `version = {VERSION}`, not {document.get('version')!r}")
     for key in document:
         if key not in {"version", "pipeline", *_SECTIONS}:
@@ -128,7 +128,7 @@ def _section(values: Any, name: str, file: str) -> dict[str, Any]:
         kinds = _SECTIONS[name]
         if key not in kinds:
             raise UsageError(f"{file}: unknown key '{key}' in [{name}]{nearest(key, kinds)}")
-        if not isinstance(value, kinds[key]):
+        if not isinstance(value, kinds[key]) or (isinstance(value, bool) and kinds[key] is not bool):
             raise UsageError(f"{file}: [{name}] {key} = {value!r} has the wrong type")
     return dict(values)
 

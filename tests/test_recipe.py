@@ -34,6 +34,8 @@ def test_a_pipeline_of_nothing_is_written_and_read(tmp_path):
     ("text", "said"),
     [
         ("version = 2", "starts with `version = 1`"),
+        ("version = true", "starts with `version = 1`"),
+        ('version = 1\n[data]\nsamples = true\n[[pipeline]]\npass = "prune"', "samples = True has the wrong type"),
         ("version = 1\n[tarmet]\nname='ort'", "did you mean 'target'"),
         ("version = 1\n[data]\nsorce='x'\n[[pipeline]]\npass='simplify'", "did you mean 'source'"),
         ("version = 1\n[data]\nsamples='x'\n[[pipeline]]\npass='simplify'", "wrong type"),

@@ -70,7 +70,8 @@ class Dataset:
             found = True
             yield sample
         if not found and self._positions():
-            raise UsageError(f"none of the samples of {self.description} can be read: {self.notes[-1]}")
+            why = self.notes[-1] if self.source.skipped else "there were more when they were counted"
+            raise UsageError(f"none of the samples of {self.description} can be read: {why}")
 
     def __len__(self) -> int:
         """Return how many samples are believed readable; shrinks when reading shows that some are not."""

@@ -141,7 +141,10 @@ def split_item(item: Any, inputs: Sequence[InputSpec], where: str) -> list[Sampl
     if set(counts.values()) != {count}:
         raise UsageError(f"{where}: the inputs have different numbers of samples: {counts}")
     labels = _labels(label, count, where)
-    return [Sample({name: array[index] for name, array in arrays.items()}, labels[index]) for index in range(count)]
+    return [
+        Sample({name: np.asarray(array[index]) for name, array in arrays.items()}, labels[index])
+        for index in range(count)
+    ]
 
 
 def _batch(value: Any, spec: InputSpec, where: str) -> Array:

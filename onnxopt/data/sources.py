@@ -32,7 +32,7 @@ def open_dataset(
     inputs: Sequence[InputSpec],
     *,
     role: Role,
-    preprocess: Preprocess | str | None = None,
+    preprocess: Preprocess | str | Mapping[str, Any] | None = None,
     samples: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Dataset:
@@ -43,7 +43,7 @@ def open_dataset(
             (feeds, label), where feeds map each input's name to an array with or without a batch axis.
         inputs: The model's inputs.
         role: `calibration` reads the split `train` of a source that has splits, `evaluation` its `val`.
-        preprocess: How pictures become inputs: a value, its text form, or None to infer it from the metadata.
+        preprocess: How pictures become inputs: a value, its text or settings, or None to infer it from the metadata.
         samples: At most so many; spread evenly over files, the first ones of a function or an iterable.
         metadata: The model's `metadata_props`.
 
@@ -56,7 +56,7 @@ def open_dataset(
         raise UsageError("the model has no inputs, so it cannot be fed any data")
     if isinstance(source, Dataset):
         return source if samples is None else source.take(samples)
-    asked = parse_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
+    asked = _asked(preprocess)
     if not isinstance(source, str | Path):
         feeds, notes = open_iterable(source, inputs, samples, "the iterable given as data")
         return _ready_made(feeds, f"an iterable (at most {feeds.limit} samples)", notes, asked)
@@ -69,6 +69,12 @@ def open_dataset(
     with closing(iter(chosen)) as reader:
         next(reader)  # a set of which nothing can be read is refused before the work starts
     return chosen
+
+
+def _asked(preprocess: Preprocess | str | Mapping[str, Any] | None) -> Preprocess | None:
+    if isinstance(preprocess, Mapping):
+        return Preprocess.from_dict(preprocess)
+    return parse_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
 
 
 def _open_path(

@@ -75,7 +75,8 @@ class SyntheticSource:
     def sample(self, index: int) -> Sample:
         """Return the sample at an index."""
         random = np.random.default_rng([self.seed, index])
-        return Sample({spec.name: self._values(spec, random) for spec in self.inputs})
+        # `asarray`, because NumPy makes scalars of what has no axes, and ONNX Runtime takes arrays alone.
+        return Sample({spec.name: np.asarray(self._values(spec, random)) for spec in self.inputs})
 
     def _values(self, spec: InputSpec, random: np.random.Generator) -> Array:
         shape = spec.sample_shape

@@ -92,6 +92,8 @@ def module(tmp_path, monkeypatch):
         "def none():\n    return []\n"
         "def number():\n    return 5\n"
         "def wants(argument):\n    return []\n"
+        "calls = []\n"
+        "def shrinks():\n    calls.append(1)\n    return [{'x': row}] * max(0, 3 - len(calls))\n"
         "def breaks():\n    yield {'x': row}\n    raise RuntimeError('half way')\n"
     )
     (tmp_path / "imports_of_a_test.py").write_text("import not_there_at_all\n")
@@ -128,6 +130,13 @@ def test_functions_that_will_not_do(module, name, message):
 def test_a_function_that_fails_later(module):
     with pytest.raises(UsageError, match="half way"):
         list(opened(f"{module}:breaks"))
+
+
+def test_a_function_that_gives_less_each_time(module):
+    dataset = opened(f"{module}:shrinks")
+    assert len(dataset) == 1
+    with pytest.raises(UsageError, match="there were more when they were counted"):
+        list(dataset)
 
 
 def test_modules_that_cannot_be_imported(module):

@@ -253,6 +253,13 @@ class TestOpening:
         with pytest.raises(UsageError, match="say --preprocess with one of imagenet, yolo, yolox"):
             opened(tmp_path, rgb_input, preprocess=None)
 
+    def test_settings_as_a_recipe_has_them(self, tmp_path, draw, rgb_input):
+        draw(tmp_path / "a.png")
+        dataset = opened(tmp_path, rgb_input, preprocess={"preset": "yolo", "pad": 0})
+        assert str(dataset.preprocess) == "resize=letterbox,pad=0,filter=linear"
+        with pytest.raises(UsageError, match="resize=3 is not known"):
+            opened(tmp_path, rgb_input, preprocess={"resize": 3})
+
     def test_what_does_not_exist_or_is_not_known(self, tmp_path, rgb_input):
         with pytest.raises(UsageError, match="does not exist; give a folder of pictures"):
             opened(tmp_path / "nowhere", rgb_input)
