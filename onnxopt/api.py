@@ -20,7 +20,7 @@ import onnx
 from onnxopt import __version__, guard, model_io, registry
 from onnxopt import recipe as recipes
 from onnxopt.data import Dataset, Preprocess, infer_preprocess, open_dataset, parse_preprocess, synthetic
-from onnxopt.errors import UsageError
+from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation import health, measure
 from onnxopt.evaluation.input_range import guess_range
 from onnxopt.evaluation.inputs import resolve_inputs
@@ -34,6 +34,7 @@ from onnxopt.report.run import RunReport
 from onnxopt.runtime import host
 from onnxopt.runtime.adapter import Runtime, load_runtime
 from onnxopt.runtime.latency import Comparison
+from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets import Target
 
 Passes = str | Iterable[Pass | str]
@@ -178,6 +179,7 @@ class _Run:
         self.keep_anyway = keep_anyway
         self.warnings = health.check_weights(graph)
         self.small = measure.runnable(graph)
+        self.cannot_run = "" if self.small else "the model is larger than 2 GB"
         self.runtime: Runtime | None = load_runtime(target) if self.small else None
         self.inputs, notes = resolve_inputs(graph, dict(input_shapes) if input_shapes else None)
         self.warnings += notes
@@ -212,6 +214,26 @@ class _Run:
             self.evaluation = self._open(eval_data, "evaluation", preprocess, None)
         elif isinstance(data, str | Path) and Path(data).suffix in {".yaml", ".yml"}:
             self.evaluation = self._open(data, "evaluation", preprocess, None)
+        if self.small:
+            self._try_once()
+
+    def _try_once(self) -> None:
+        """Run the model as it came: what is broken already is no pass's fault.
+
+        Raises:
+            UsageError: It does not run, and that is not for operators or types that ONNX Runtime does not have.
+        """
+        feeds = next(iter(self.fit)).feeds
+        try:
+            OrtSession(self.original.to_proto(), optimized=False).run(feeds)
+        except OptimizationError as error:
+            custom = health.custom_operators(self.original)
+            if not custom and "find an implementation" not in str(error):
+                advice = "export it again, or give --input-shape where sizes are open"
+                raise UsageError(f"{self.original.source}: {error}; {advice}") from None
+            self.cannot_run = f"ONNX Runtime has no {', '.join(custom)}" if custom else str(error)
+            self.warnings.append(f"{self.cannot_run}: outputs are not compared and latency is not measured")
+            self.runtime = None
 
     def _made_up(self, preprocess: Any) -> Preprocess | None:
         """In which range made-up pictures come: as asked, as the metadata says, or as the first layer suggests."""
@@ -232,7 +254,12 @@ class _Run:
 
     def run(self, verify: Level | None, observers: Sequence[Observer]) -> Result:
         """Run the stages, measure, and report."""
-        context = Context(self.target, inputs=self.inputs, fit=self.fit, holdout=self.holdout, synthetic=self.synthetic)
+        context = Context(
+            self.target,
+            inputs=self.inputs,
+            synthetic=self.synthetic,
+            **self._samples(),
+        )
         check_requirements(self.stages, context)
         watchers = [*observers, self._verifier(verify)]
         judge = self._judge if self.runtime is not None and not self.keep_anyway else None
@@ -256,10 +283,16 @@ class _Run:
         self._sign(graph, resolved, report)
         return Result(graph, report, resolved)
 
+    def _samples(self) -> dict[str, Any]:
+        """What passes may run the model on. Of models that are merely large they run what parts they can."""
+        if self.small and self.cannot_run:
+            return {"cannot_run": self.cannot_run}
+        return {"fit": self.fit, "holdout": self.holdout}
+
     def _verifier(self, level: Level | None) -> Verify:
         if level is None:
             level = "outputs" if self.original.nbytes() < VERIFY_OUTPUTS_UP_TO else "structure"
-        if not self.small:
+        if self.cannot_run:
             level = "off" if level == "off" else "structure"
         feeds = [next(iter(part)).feeds for part in (self.fit, self.holdout)] if level in {"outputs", "full"} else []
         return Verify(level, feeds)
@@ -281,13 +314,13 @@ class _Run:
             "judged_on": min(len(self.holdout), JUDGED_SAMPLES),
             "notes": self.data.notes,
         }
-        why = "" if self.runtime is not None else "the target cannot run here"
+        why = "" if self.runtime is not None else self.cannot_run or "the target cannot run here"
         return RunReport(
             model={"source": graph.source, "digest": self.digest},
             target={
                 "name": self.target.name,
                 "runtime": self.runtime.version if self.runtime is not None else "",
-                "why_not_measured": why if self.small else "the model is larger than 2 GB",
+                "why_not_measured": why,
                 "threads": 1,
             },
             inputs=[str(i) for i in self.inputs],
@@ -295,7 +328,8 @@ class _Run:
             before=self.before,
             recipe=str(resolved),
             metric=self.metric.name if self.metric is not None else None,
-            warnings=self.warnings + self.data.notes,
+            # That made-up inputs say nothing of accuracy is among the warnings already.
+            warnings=self.warnings + ([] if SYNTHETIC_WARNING in self.warnings else self.data.notes),
             environment={
                 "onnxopt": __version__,
                 "processor": host.processor(),

@@ -234,8 +234,9 @@ class Context:
     Attributes:
         target: What the graph is tuned for.
         inputs: The model's inputs with the shapes it is run at.
-        fit: Samples to choose and fit on; None where the user gave no data and none can be made.
+        fit: Samples to choose and fit on; None where there are none, or the model cannot be run here.
         holdout: Samples to judge on, disjoint from `fit`.
+        cannot_run: Why the model cannot be run here, e.g. operators that are not installed; "" where it can.
         synthetic: True where the samples are made up, so that accuracy cannot be judged.
         seed: For every random choice.
         record: Where this pass's notes and counts go.
@@ -250,11 +251,13 @@ class Context:
         holdout: Dataset | None = None,
         synthetic: bool = False,
         seed: int = 0,
+        cannot_run: str = "",
     ) -> None:
         self.target = target
         self.inputs = inputs
         self.fit = fit
         self.holdout = holdout
+        self.cannot_run = cannot_run
         self.synthetic = synthetic
         self.seed = seed
         self.record = PassRecord("")

@@ -51,8 +51,7 @@ class Shapes(Analysis):
     def dtype(self, tensor: Tensor) -> np.dtype[Any] | None:
         """Element type, where known."""
         if not isinstance(tensor, Variable) and tensor.dtype is not None:
-            own: np.dtype[Any] = np.dtype(tensor.dtype)
-            return own
+            return _numpy_dtype(tensor.dtype)
         dtype: np.dtype[Any] | None = self._dtypes.get(tensor.name)
         return dtype
 
@@ -127,6 +126,11 @@ def infer(graph: Graph, inputs: tuple[InputSpec, ...] = ()) -> tuple[dict[str, S
         if kind.HasField("shape"):
             shapes[value.name] = tuple(_dim(d) for d in kind.shape.dim)
     return shapes, dtypes
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    """graphsurgeon has ONNX's own number for types that NumPy lacks (bfloat16, float8)."""
+    return np.dtype(helper.tensor_dtype_to_np_dtype(dtype) if isinstance(dtype, int) else dtype)
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:

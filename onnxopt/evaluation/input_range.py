@@ -35,7 +35,7 @@ def guess_range(graph: Graph, inputs: Sequence[InputSpec]) -> tuple[Preprocess, 
         The preprocessing and a sentence that says so; None where the model gives no hint.
     """
     features = _first_features(graph)
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or features is None:
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].dtype.kind != "f" or features is None:
         return None
     try:
         session = OrtSession(expose(graph, [features.name]).to_proto())
@@ -64,8 +64,7 @@ def _first_features(graph: Graph) -> Tensor | None:
 
 def _spread(session: OrtSession, name: str, inputs: Sequence[InputSpec], preset: str) -> float:
     """Median over channels of the standard deviation over the picture."""
-    deviations = [
-        session.run(sample.feeds, [name])[name].std(axis=(0, 2, 3))
-        for sample in synthetic(inputs, PICTURES, preprocess=parse_preprocess(preset))
-    ]
+    samples = synthetic(inputs, PICTURES, preprocess=parse_preprocess(preset))
+    with np.errstate(invalid="ignore"):  # a model may give NaN; then this is no candidate
+        deviations = [session.run(sample.feeds, [name])[name].std(axis=(0, 2, 3)) for sample in samples]
     return max(float(np.median(np.mean(deviations, axis=0))), 1e-9)

@@ -106,6 +106,9 @@ def _declared(tensor: Tensor, override: Sequence[int] | None) -> Dimensions:
         if override is None:
             raise UsageError(f"input '{tensor.name}' has no shape, not even a rank; give --input-shape")
         return (None,) * len(override)
+    if 0 in tensor.shape:
+        sizes = ", ".join(map(str, tensor.shape))
+        raise UsageError(f"input '{tensor.name}' [{sizes}] has a dimension of 0, so there is nothing to compute")
     # Exporters of PaddlePaddle write -1 and '?' for 'any', and one '?' need not equal the next.
     return tuple(None if d in (None, "", "?") or (isinstance(d, int) and d < 0) else d for d in tensor.shape)
 

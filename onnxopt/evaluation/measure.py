@@ -106,10 +106,17 @@ def _numbers(outputs: dict[str, Array]) -> dict[str, Array]:
 
 
 def check_finite(name: str, wanted: Array, got: Array) -> None:
-    """Refuse an output that is not finite where it was.
+    """Refuse an output with NaN, and one with infinities where there were none; what is no array is not judged.
 
     Raises:
-        OptimizationError: It is not.
+        OptimizationError: It is such a one.
     """
-    if got.dtype.kind == "f" and not np.isfinite(got).all() and np.isfinite(wanted).all():
+    if not isinstance(got, np.ndarray) or got.dtype.kind != "f" or np.isfinite(got).all():
+        return
+    if np.isfinite(wanted).all():
         raise OptimizationError(f"output '{name}' of the optimized model holds NaN or infinities; nothing is written")
+    if np.isnan(got).any():
+        raise OptimizationError(
+            f"output '{name}' of the optimized model holds NaN, and so does that of the model before it, on the same "
+            "inputs; nothing is written (if that is as it should be: --keep-anyway)"
+        )

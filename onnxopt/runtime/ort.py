@@ -1,5 +1,6 @@
 """ONNX Runtime sessions on the CPU."""
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -76,8 +77,10 @@ class OrtSession:
 
 
 def first_line(error: Exception) -> str:
-    """ORT's message without its stack."""
-    return str(error).strip().split("\n", 1)[0][:400]
+    """ORT's message without its code, the place in its source, and its stack."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
+    text = re.sub(r"^/onnxruntime_src/\S+ .*\) ", "", text)  # "file:line signature(…) "
+    return text.split("\n", 1)[0][:400]
 
 
 class OrtRuntime:

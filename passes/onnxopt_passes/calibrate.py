@@ -42,6 +42,8 @@ class Calibrate(Pass):
     def run(self, graph: Graph, context: Context) -> bool:
         """Sweep once and leave the table."""
         if context.fit is None:
+            if context.cannot_run:
+                raise UsageError(f"calibrate has to run the model, and that is not possible: {context.cannot_run}")
             raise UsageError("calibrate needs samples to run the model on; give --data")
         placement = plan(graph, context.target, context.get(Shapes), self.ignore)
         ranging = Ranging(cast("Method", self.method), self.percentile)

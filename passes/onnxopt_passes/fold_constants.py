@@ -175,7 +175,9 @@ class _Known:
         types, data = {}, {}
         for tensor in node.inputs:
             dims, dtype = self.dims(tensor), self._shapes.dtype(tensor)
-            if tensor.name and dtype is not None:
+            if tensor.name and dtype is None:
+                return  # behind a custom operator
+            if tensor.name:
                 types[tensor.name] = helper.make_tensor_type_proto(onnx_dtype(dtype), dims)
             values = self.value(tensor)
             if values is not None and values.nbytes <= INFERENCE_LIMIT:
