@@ -12,7 +12,8 @@ statistics to ranges, is given apart, and the two together as time per image.
 Memory. Each figure comes from a fresh process that reads pictures, or makes them up, and calibrates a prepared model.
 
 ONNX Runtime's own calibrators run beside, on the same graph and for the types of operators that `quantize_static`
-would ask for. Its entropy calibrator keeps every activation of every image, so it gets few (`--ort-images`).
+would ask for. Its entropy calibrator keeps every activation of every image, so it gets few (`--ort-images`), and its
+search takes minutes on a large model. Few images also mean few that are timed: its ratios are rough.
 """
 
 import multiprocessing
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 import sweeps
 import workbench
-from workbench import Subject, markdown, number
+from workbench import Subject, markdown, number, say
 
 from onnxopt import optimize
 from onnxopt.calibration.methods import Method
@@ -60,9 +61,11 @@ def time_all(subject: Subject, images: int, ort_images: int, threads: int) -> li
     feeds = [sample.feeds for sample in subject.samples(images)]
     figures = []
     for method in METHODS:
+        say(f"{subject.name}: time of onnxopt {method}, {images} images")
         timed = sweeps.time_onnxopt(subject, feeds, method, threads)
         figures.append(_time_record(subject, f"onnxopt {method}", timed, BARS[method]))
     for peer in sweeps.ORT_METHODS:
+        say(f"{subject.name}: time of onnxruntime {peer}, {ort_images} images")
         timed = sweeps.time_ort(subject, feeds[:ort_images], peer, threads)
         figures.append(_time_record(subject, f"onnxruntime {peer}", timed, None))
     return figures
@@ -116,6 +119,7 @@ def weigh_all(subject: Subject, counts: Sequence[int], ort_counts: Sequence[int]
     plan |= {f"onnxruntime {method}": ort_counts for method in sweeps.ORT_METHODS}
     figures = []
     for calibrator, asked in plan.items():
+        say(f"{subject.name}: memory of {calibrator}, {asked[0]} and {asked[1]} images")
         weights = [weigh(subject, calibrator, count) for count in asked]
         peaks = [weight.peak_mb for weight in weights]
         figures.append(
@@ -167,7 +171,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             prepared = prepare(subject, options.passes, Path(folder))
             if options.skip != "time":
-                figures = time_all(prepared, options.images, options.ort_images[1], options.threads)
+                figures = time_all(prepared, options.images, options.ort_images[0], options.threads)
                 print(f"**{subject.name}**, time of the sweep\n\n{time_table(figures)}\n", flush=True)
                 everything += figures
             if options.skip != "memory":

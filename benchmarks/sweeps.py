@@ -213,9 +213,8 @@ def calibrate_and_weigh(subject: Subject, calibrator: str, images: int) -> Weigh
         load_pass("calibrate").from_options({"method": method}).run(subject.graph, context)
     else:
         with quiet():
-            peer = _ort_calibrator(subject.file, method, None)
-            peer.collect_data(Reader(samples))
-            peer.compute_data()
+            # The peak lies here; the search that `compute_data` would do next takes time, not memory.
+            _ort_calibrator(subject.file, method, None).collect_data(Reader(samples))
     return Weight(len(samples), peak_memory() / 1e6)
 
 
