@@ -68,9 +68,9 @@ def encode(weight: Float32Array, bits: int, block: int, *, symmetric: bool) -> W
     count = -(-length // size)
     blocks = np.zeros((count, size, columns), np.float32)
     blocks.reshape(-1, columns)[:length] = weight
-    best = _least_error(blocks, bits, symmetric)
+    codes, scale, zeros = _least_error(blocks, bits, symmetric)
     kind = TYPES[bits, symmetric]
-    codes, scale, zeros = (a.astype(k) for a, k in zip(best, (kind, np.float32, kind), strict=True))
+    codes, zeros = codes.astype(kind), zeros.astype(kind)
     values = codes.reshape(-1, columns)[:length]
     return WeightCodes(values, scale if block else scale[0], zeros if block else zeros[0], block)
 

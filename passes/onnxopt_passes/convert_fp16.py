@@ -8,6 +8,7 @@
 4. ONNX Runtime must load and run the result, with and without its optimizations.
 """
 
+import math
 import os
 
 from onnxopt import Context, Graph, OptimizationError, Pass, option
@@ -18,8 +19,11 @@ from onnxopt.analysis.half.judge import Judge, decibels, proved
 from onnxopt.analysis.half.peaks import LARGEST, peaks, vanishing
 from onnxopt.analysis.half.search import explain, repair
 from onnxopt.analysis.shapes import RunShapes, Shapes
+from onnxopt.data import Feeds
+from onnxopt.evaluation.inputs import fill_batch
 from onnxopt.graph import label
 from onnxopt.model_io import PROTOBUF_LIMIT
+from onnxopt.runtime.ort import OrtSession
 
 JUDGED = 4  # samples; rounding errors average out over the many values of each
 HALF_SCALES = 19  # the opset from which Q/DQ take float16
@@ -54,19 +58,21 @@ class ConvertFp16(Pass):
         """Choose, repair, emit, prove."""
         graph.sort()
         forms = half_forms(graph, context.get(Shapes))
-        largest = self._peaks(graph, forms, context)
-        scales = self.qdq_scales and graph.opset >= HALF_SCALES
+        obstacle = _unmeasured(graph, context)
+        if obstacle:
+            context.note(graph.source, f"{obstacle}: only weights are checked, activations may overflow")
         choice = choose(
             graph,
             forms,
             context.get(RunShapes),
-            largest,
+            {} if obstacle else _peaks(graph, forms, context),
             limit=self.limit,
             block=self.block,
-            qdq_scales=scales,
+            qdq_scales=self.qdq_scales and graph.opset >= HALF_SCALES,
         )
         _explain(graph, choice, context)
-        half = self._repaired(graph, forms, choice.half, context)
+        samples = [] if obstacle else _to_judge_on(context)
+        half = self._repaired(graph, forms, choice.half, samples, context)
         if not half:
             context.note(graph.source, "nothing turns half")
             return False
@@ -74,32 +80,23 @@ class ConvertFp16(Pass):
         _note_vanishing(graph, forms, half, context)
         context.count("nodes in float16", len(half))
         context.count("Casts added", turn_half(graph, half, forms))
-        _prove(before, graph, context)
+        if samples:
+            _prove(before, graph, samples, context)
         return True
 
-    def _peaks(self, graph: Graph, forms: list[HalfForm], context: Context) -> dict[str, float]:
-        if context.fit is None:
-            context.note(graph.source, "without samples only weights are checked; activations may overflow")
-            return {}
-        shapes = context.get(RunShapes)
-        tensors = [
-            t
-            for node, form in zip(graph.nodes, forms, strict=True)
-            for t in [*(node.inputs[i] for i in form.inputs), *(node.outputs[i] for i in form.outputs)]
-            if is_single(t, shapes) and graph.constant(t) is None and t.name not in graph.overridable
-        ]
-        names = list(dict.fromkeys(t.name for t in tensors))
-        return peaks(graph, names, context.fit, shapes, threads=os.cpu_count() or 1) if names else {}
-
-    def _repaired(self, graph: Graph, forms: list[HalfForm], half: frozenset[int], context: Context) -> frozenset[int]:
-        samples = context.holdout if context.holdout is not None and len(context.holdout) else context.fit
-        if samples is None or not half:
+    def _repaired(
+        self, graph: Graph, forms: list[HalfForm], half: frozenset[int], samples: list[Feeds], context: Context
+    ) -> frozenset[int]:
+        if not samples or not half:
             return half
-        judge = Judge(graph, forms, context.get(Shapes), samples.take(JUDGED), os.cpu_count() or 1)
+        judge = Judge(graph, forms, context.get(Shapes), samples, os.cpu_count() or 1)
         found = repair(half, judge.noise, 10 ** (-self.sqnr / 10))
         for segment in found.taken:
             first, last = (label(graph.nodes[segment.nodes[i]]) for i in (0, -1))
-            context.note(first if first == last else f"{first} to {last}", explain(segment))
+            context.note(first if first == last else f"{first} to {last}", f"stays float32: {explain(segment)}")
+        if not math.isfinite(found.noise):
+            context.note(graph.source, "outputs overflow in half, and no quarter of the nodes is to blame")
+            return frozenset()
         reached = decibels(found.noise)
         if reached < self.sqnr:
             context.note(
@@ -107,9 +104,43 @@ class ConvertFp16(Pass):
                 f"outputs keep {reached:.1f} dB, less than the {self.sqnr:g} asked for: the error comes from "
                 "everywhere, and no quarter of the nodes makes up for it",
             )
-        context.record.details["emulated_sqnr_db"] = round(reached, 2) if reached < float("inf") else None
+        context.record.details["emulated_sqnr_db"] = round(reached, 2) if math.isfinite(reached) else None
         context.record.details["judged"] = judge.names
         return found.half
+
+
+def _unmeasured(graph: Graph, context: Context) -> str:
+    """Why the model cannot be run on samples; "" where it can."""
+    if context.fit is None:
+        return "there are no samples"
+    if graph.nbytes() > PROTOBUF_LIMIT:
+        return "the model is larger than 2 GB"
+    try:
+        OrtSession(graph.to_proto(), optimized=False)
+    except OptimizationError as error:
+        return str(error)
+    return ""
+
+
+def _peaks(graph: Graph, forms: list[HalfForm], context: Context) -> dict[str, float]:
+    """Largest magnitudes of all tensors that may turn half, in one sweep over the samples."""
+    assert context.fit is not None
+    shapes = context.get(RunShapes)
+    tensors = [
+        t
+        for node, form in zip(graph.nodes, forms, strict=True)
+        for t in [*(node.inputs[i] for i in form.inputs), *(node.outputs[i] for i in form.outputs)]
+        if is_single(t, shapes) and graph.constant(t) is None and t.name not in graph.overridable
+    ]
+    names = list(dict.fromkeys(t.name for t in tensors))
+    samples = (fill_batch(sample.feeds, context.inputs) for sample in context.fit)
+    return peaks(graph, names, samples, shapes, threads=os.cpu_count() or 1) if names else {}
+
+
+def _to_judge_on(context: Context) -> list[Feeds]:
+    """Inputs of a few held-out samples, or of others where none are held out."""
+    samples = context.holdout if context.holdout is not None and len(context.holdout) else context.fit
+    return [] if samples is None else [fill_batch(s.feeds, context.inputs) for s in samples.take(JUDGED)]
 
 
 def _explain(graph: Graph, choice: Choice, context: Context) -> None:
@@ -137,12 +168,9 @@ def _note_vanishing(graph: Graph, forms: list[HalfForm], half: frozenset[int], c
                 context.note(tensor, f"{count} of {values.size} numbers are too small for float16 and become 0")
 
 
-def _prove(before: Graph, after: Graph, context: Context) -> None:
-    samples = context.holdout if context.holdout is not None and len(context.holdout) else context.fit
-    if samples is None or before.nbytes() > PROTOBUF_LIMIT:
-        return
+def _prove(before: Graph, after: Graph, samples: list[Feeds], context: Context) -> None:
     try:
-        found = proved(before, after, samples.take(JUDGED))
+        found = proved(before, after, samples)
     except OptimizationError as error:
         raise OptimizationError(f"convert-fp16 made a model that does not run: {error}") from error
     context.record.details["sqnr_db"] = {k: round(v, 2) for k, v in found.items() if abs(v) < float("inf")}

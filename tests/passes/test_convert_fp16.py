@@ -99,7 +99,7 @@ def test_what_overflows_stays_and_so_does_what_reads_it():
 
 def test_limit_is_an_option():
     text = """(float[1,4] x) => (float[1,4] y) <float[4,4] w, float[4,4] v> { a = MatMul (x, w)  y = MatMul (a, v) }"""
-    _, graph, record = converted(text, scale=100, limit=50)
+    _, _, record = converted(text, scale=100, limit=50)
     assert "nothing turns half" in record.notes[-1][1]
     assert not record.changed
     _, _, record = converted(text, scale=100)
@@ -257,6 +257,16 @@ def test_without_samples_it_says_what_is_not_known():
     _, _, record = converted(NET, data=False)
     assert record.changed
     assert any("activations may overflow" in why for _, why in record.notes)
+
+
+def test_a_model_that_onnx_runtime_cannot_load_is_checked_as_far_as_its_weights_go():
+    text = """<ir_version: 8, opset_import: ["" : 17, "there" : 1]> g (float[1,4] x) => (float[1,4] y) <float[4,4] w> {
+        a = MatMul (x, w)  b = there.Thing (a)  y = Relu (b) }"""
+    graph = parse_graph(text)
+    record = run_pass(ConvertFp16(), graph, surroundings(graph), [])
+    assert record.counts["nodes in float16"] == 1
+    assert any("only weights are checked" in why for _, why in record.notes)
+    assert any("nothing is known of operators of domain 'there'" in why for _, why in record.notes)
 
 
 def test_the_emulation_overflows_where_half_does():

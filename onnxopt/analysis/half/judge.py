@@ -13,7 +13,7 @@ from onnxopt.analysis.half.emulation import emulated
 from onnxopt.analysis.half.forms import HalfForm, is_single
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.collect import expose
-from onnxopt.data import Dataset
+from onnxopt.data import Feeds
 from onnxopt.errors import OptimizationError
 from onnxopt.evaluation.agreement import DistanceSums
 from onnxopt.graph import Array, Graph, Node, Tensor
@@ -62,16 +62,16 @@ class Judge:
         graph: The float32 model.
         forms: Of its nodes.
         shapes: Types.
-        samples: Few; the judged values of all of them are held.
+        samples: Values of all inputs, few times; the judged values of all of them are held.
         threads: Threads of the sessions.
     """
 
     def __init__(
-        self, graph: Graph, forms: Sequence[HalfForm], shapes: Shapes, samples: Dataset, threads: int = 1
+        self, graph: Graph, forms: Sequence[HalfForm], shapes: Shapes, samples: Sequence[Feeds], threads: int = 1
     ) -> None:
         self._graph, self._forms, self._threads = graph, forms, threads
         self.names = judged(graph, shapes)
-        self._feeds = [sample.feeds for sample in samples]
+        self._samples = samples
         self._wanted = self._run(graph)
         self.runs = 0
 
@@ -79,7 +79,7 @@ class Judge:
         if not self.names:
             return []
         session = OrtSession(expose(graph, self.names).to_proto(), threads=self._threads)
-        return [session.run(feeds, self.names) for feeds in self._feeds]
+        return [session.run(feeds, self.names) for feeds in self._samples]
 
     def noise(self, half: frozenset[int]) -> float:
         """Power of the error over that of the signal, of the tensor that suffers most; infinite where it overflows."""
@@ -110,7 +110,7 @@ def decibels(noise: float) -> float:
     return -10 * math.log10(noise) if noise else math.inf
 
 
-def proved(before: Graph, after: Graph, samples: Dataset) -> dict[str, float]:
+def proved(before: Graph, after: Graph, samples: Sequence[Feeds]) -> dict[str, float]:
     """Run the half graph in ONNX Runtime, optimizations off and on; the lower SQNR of each float output in dB.
 
     Raises:
@@ -121,8 +121,8 @@ def proved(before: Graph, after: Graph, samples: Dataset) -> dict[str, float]:
     for optimized in (False, True):
         session = OrtSession(after.to_proto(), optimized=optimized)
         sums: dict[str, DistanceSums] = {}
-        for sample in samples:
-            wanted, got = reference.run(sample.feeds), session.run(sample.feeds)
+        for feeds in samples:
+            wanted, got = reference.run(feeds), session.run(feeds)
             for name, values in wanted.items():
                 if values.dtype.kind == "f":
                     _add(sums.setdefault(name, DistanceSums()), values, got[name])

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.collect import MEMORY, expose
-from onnxopt.data import Dataset
+from onnxopt.data import Feeds
 from onnxopt.graph import Array, Graph
 from onnxopt.runtime.ort import OrtSession
 
@@ -20,7 +20,7 @@ WORST_CONSTANT = 50.0  # dB; a constant that float16 renders worse than this sta
 
 
 def peaks(
-    graph: Graph, names: Sequence[str], samples: Dataset, shapes: Shapes, *, threads: int = 1
+    graph: Graph, names: Sequence[str], samples: Iterable[Feeds], shapes: Shapes, *, threads: int = 1
 ) -> dict[str, float]:
     """Largest finite magnitude of each tensor over the samples; one sweep, nothing else is kept.
 
@@ -29,7 +29,7 @@ def peaks(
     Args:
         graph: The float32 model.
         names: Float tensors: inputs of the graph or outputs of its nodes.
-        samples: Read once.
+        samples: Values of all inputs; read once.
         shapes: Sizes, so that no more than 1 GiB of values is fetched at a time.
         threads: Threads of the session.
     """
@@ -37,10 +37,10 @@ def peaks(
     inner = [name for name in names if name not in given]
     session = OrtSession(expose(graph, inner).to_proto(), threads=threads)
     largest = dict.fromkeys(names, 0.0)
-    for sample in samples:
-        _raise(largest, {name: sample.feeds[name] for name in names if name in given})
+    for feeds in samples:
+        _raise(largest, {name: feeds[name] for name in names if name in given})
         for portion in _portions(inner, shapes):
-            _raise(largest, session.run(sample.feeds, portion))
+            _raise(largest, session.run(feeds, portion))
     return largest
 
 
