@@ -214,3 +214,9 @@ def test_what_onnx_runtime_wants_breaks_many():
     ort_like = replace(TENSORRT, name="other", activation=replace(TENSORRT.activation, dtype="uint8", symmetric=False))
     result = optimize(TESTDATA / "shapes_detector.onnx", passes="quantize", target=ort_like, samples=2, verify="off")
     assert "activation-type" in rules_of(result.graph)
+
+
+def test_every_rule_is_on_the_page_of_the_target():
+    page = (TESTDATA.parent / "docs" / "targets" / "tensorrt.md").read_text()
+    rows = {f"| `{name}` | {rule.__doc__.splitlines()[0].rstrip('.')} |" for name, rule in RULES.items()}
+    assert rows <= set(page.splitlines())
