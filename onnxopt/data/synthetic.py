@@ -134,7 +134,8 @@ def _with_text(random: np.random.Generator, picture: FloatArray) -> FloatArray:
         draw.text(place, letters, fill=255, font=ImageFont.load_default(size))
     ink = np.asarray(image, np.float32)[:, :, None] / 255
     colour = np.float32(random.integers(0, 2)) * np.ones(channels, np.float32)
-    return picture * (1 - ink) + ink * colour
+    lettered: FloatArray = (picture * (1 - ink) + ink * colour).astype(np.float32)
+    return lettered
 
 
 def _texture(random: np.random.Generator, height: int, width: int, channels: int) -> FloatArray:

@@ -1,0 +1,97 @@
+"""The layers whose quantization ruins the outputs are found, and only those."""
+
+import numpy as np
+import pytest
+
+from onnxopt.analysis.shapes import Shapes, infer
+from onnxopt.calibration.table import CalibrationTable
+from onnxopt.data import InputSpec, synthetic
+from onnxopt.errors import UsageError
+from onnxopt.evaluation.sensitivity import lone_sqnr
+from onnxopt.manager import check_requirements, run_pass
+from onnxopt.pass_api import Context
+from onnxopt.pipeline import resolve
+from onnxopt.placement import FloatNodes, plan
+from onnxopt.runtime.ort import OrtRuntime
+from onnxopt.targets.ort import ORT
+from onnxopt.testing import parse_graph
+from onnxopt_passes.calibrate import Calibrate
+from onnxopt_passes.insert_qdq import InsertQDQ
+from onnxopt_passes.keep_float import KeepFloat
+
+NET = """(float[1,8,12,12] x) => (float[1,8,4,4] y)
+<float[8,8,3,3] w1, float[8,8,3,3] w2, float[8,8,3,3] w3, float[8,8,3,3] w4> {
+  a = Conv (x, w1)
+  b = Relu (a)
+  c = Conv (b, w2)
+  d = Relu (c)
+  e = Conv (d, w3)
+  f = Relu (e)
+  y = Conv (f, w4)
+}"""
+INPUTS = (InputSpec("x", (1, 8, 12, 12), np.dtype(np.float32)),)
+
+
+def network(*, broken):
+    """A chain; broken: one channel of `d` is thousands of times larger than the others, and read by nobody."""
+    graph = parse_graph(NET)
+    graph.name_nodes()
+    if broken:
+        convs = list(graph.nodes_of("Conv"))
+        writer, reader = (graph.own_constant(n, 1) for n in convs[1:3])
+        scaled, blind = writer.values.copy(), reader.values.copy()
+        scaled[0] = np.abs(scaled[0]) * 1e5  # behind a Relu it stays positive
+        blind[:, 0] = 0
+        writer.values, reader.values = scaled, blind
+    return graph
+
+
+def searched(*, broken, **options):
+    graph = network(broken=broken)
+    data = synthetic(INPUTS, 4)
+    context = Context(ORT, inputs=INPUTS, fit=data, holdout=data)
+    run_pass(Calibrate(), graph, context, [])
+    record = run_pass(KeepFloat(**options), graph, context, [])
+    return graph, context, record
+
+
+def test_a_sound_network_stays_int8():
+    _, context, record = searched(broken=False)
+    assert context.get(FloatNodes).names == ()
+    assert record.options["nodes"] == ()
+    assert not record.changed
+
+
+def test_the_layers_around_a_ruined_tensor_stay_float_in_the_runtime_too():
+    graph, context, _ = searched(broken=True, most=1.0)
+    assert set(context.get(FloatNodes).names) == {"Conv_1", "Conv_2"}
+    run_pass(InsertQDQ(), graph, context, [])
+    kernels = OrtRuntime().kernels(graph.to_proto())
+    assert kernels.int8 == {"Conv"}
+
+
+def test_each_quantizer_is_judged_alone():
+    graph, context, _ = searched(broken=True, most=1.0)
+    placement = plan(graph, ORT, Shapes(*infer(graph)))
+    feeds = [s.feeds for s in synthetic(INPUTS, 1)]
+    alone = lone_sqnr(graph, ORT, placement, context.get(CalibrationTable), feeds)
+    assert min(alone, key=alone.get) == "d"
+    assert alone["d"] < 5
+    assert alone["b"] > 20
+
+
+def test_no_more_than_allowed_stays_float_and_that_is_said():
+    _, context, record = searched(broken=True, most=0.01)
+    assert context.get(FloatNodes).names == ()
+    assert "the best found" in record.notes[0][1]
+
+
+def test_given_nodes_need_no_search():
+    _, context, record = searched(broken=True, nodes=("Conv",))
+    assert context.get(FloatNodes).names == ("Conv",)
+    assert record.notes == [("Conv", "kept float: quantized it ruins the outputs")]
+
+
+def test_needs_a_calibration_before_it():
+    with pytest.raises(UsageError, match="CalibrationTable"):
+        check_requirements(resolve("keep-float"), Context(ORT))
