@@ -63,7 +63,9 @@ class SizeLimits:
     def __str__(self) -> str:
         if not self.channels:
             return "any"
-        return f"from {self.channels} channels and {self.rows} rows on; some smaller ones in multiples of {self.multiple}"
+        return (
+            f"from {self.channels} channels and {self.rows} rows on; some smaller ones in multiples of {self.multiple}"
+        )
 
 
 @dataclass(frozen=True)
