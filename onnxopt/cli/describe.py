@@ -139,5 +139,5 @@ def pass_row(entry: Listed) -> tuple[str, str, str]:
 def pipeline_row(entry: Listed) -> tuple[str, str, str]:
     """Name, nothing, and summary of a listed pipeline; what is broken says so."""
     if isinstance(entry.value, NamedPipeline):
-        return entry.name, "", f"{entry.value.summary} (= {entry.value.text})"
+        return entry.name, "", entry.value.summary
     return entry.name, "broken", entry.problem or f"what {entry.owner} offers is no NamedPipeline"

@@ -42,6 +42,11 @@ class Commands(click.Group):
             ctx.exit(error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own business
+        except OSError as error:
+            if ctx.params["debug"]:
+                raise
+            click.echo(f"Error: {error.filename or 'the output'}: {error.strerror or error}", err=True)
+            ctx.exit(2)
         except Exception as error:
             if ctx.params["debug"]:
                 raise

@@ -16,9 +16,9 @@ class Progress(Watcher):
         stream: Usually standard error.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._shows = stream.isatty()
+        self._shows = stream is not None and stream.isatty()
         self._count = 0
 
     def before_pass(self, step: Pass, graph: Graph, context: Context) -> None:  # noqa: ARG002
@@ -35,6 +35,6 @@ class Progress(Watcher):
         self._show("")
 
     def _show(self, text: str) -> None:
-        if self._shows:
+        if self._shows and self._stream is not None:
             self._stream.write(_CLEAR + text)
             self._stream.flush()

@@ -82,6 +82,19 @@ def test_faults_of_our_own(onnxopt, monkeypatch):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "Error: the output: No space left on device\n"),
+        (PermissionError(13, "Permission denied", "data.yaml"), "Error: data.yaml: Permission denied\n"),
+    ],
+)
+def test_what_the_system_refuses_is_no_fault_of_ours(onnxopt, monkeypatch, error, said):
+    raising(monkeypatch, error)
+    result = onnxopt("passes", "list")
+    assert (result.exit_code, result.stderr) == (2, said)
+
+
 @pytest.mark.parametrize("kind", [UsageError, ZeroDivisionError])
 def test_debug_shows_the_traceback(onnxopt, monkeypatch, kind):
     raising(monkeypatch, kind("here"))

@@ -215,3 +215,8 @@ def test_snapshots_do_not_follow_later_changes():
     ]
     weights = [s.graph.initializers()[0]._values for s in snapshots.kept]
     assert weights[0] is weights[2]
+
+
+def test_progress_needs_no_stream():
+    """Standard error may be closed."""
+    run([Progress(None)], "Relu")
