@@ -221,5 +221,5 @@ def _said(shapes: Mapping[str, Dimensions], specs: Iterable[InputSpec], why: str
         shape = shapes[spec.name]
         if any(not isinstance(d, int) for d in shape):
             declared = ", ".join("?" if d is None else str(d) for d in shape)
-            notes.append(f"input {spec.name} [{declared}] is run at {'x'.join(map(str, spec.shape))}: {why}")
+            notes.append(f"input '{spec.name}' [{declared}] is run at {'x'.join(map(str, spec.shape))}: {why}")
     return notes

@@ -14,6 +14,7 @@ from onnxopt.errors import UsageError
 from onnxopt.graph import Graph
 from onnxopt.graph_proto import tensor_proto
 from onnxopt.manager import Watcher
+from onnxopt.model_io import write_text
 from onnxopt.pass_api import Context, Pass
 from onnxopt.pipeline import Entry
 
@@ -50,10 +51,7 @@ class Dump(Watcher):
 
     def _write(self, name: str, title: str, graph: Graph) -> None:
         file = self._folder / f"{self._written:02}-{name}.onnxtxt"
-        try:
-            file.write_text(f"# {title}\n{dump_text(graph)}", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{file}: cannot be written ({error.strerror})") from None
+        write_text(file, f"# {title}\n{dump_text(graph)}")
         self._written += 1
 
 

@@ -41,7 +41,7 @@ def test_text(onnxopt, net):
     assert "file        net.onnx, " in result.stdout
     assert "prunable: 16 of 21 channels" in result.stdout
     assert "  not Conv 'Conv_0': stem" in result.stdout
-    assert "input image [N, 3, 8, 8] is run at 1x3x8x8: the batch is 1" in result.stdout
+    assert "input 'image' [N, 3, 8, 8] is run at 1x3x8x8: the batch is 1" in result.stdout
 
 
 def test_a_given_size_counts(onnxopt, net):

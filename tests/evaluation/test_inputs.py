@@ -28,7 +28,7 @@ def test_fixed_sizes_are_taken_without_a_word():
 def test_an_open_batch_is_one():
     specs, notes = resolve_inputs(model("g (float[n,3,8,8] x) => (float[n,3,8,8] y)"))
     assert specs[0].shape == (1, 3, 8, 8)
-    assert notes == ["input x [n, 3, 8, 8] is run at 1x3x8x8: the batch is 1"]
+    assert notes == ["input 'x' [n, 3, 8, 8] is run at 1x3x8x8: the batch is 1"]
 
 
 @pytest.mark.parametrize("imgsz", ["[96, 160]", "(96, 160)"])
