@@ -95,14 +95,16 @@ class ConvertFp16(Pass):
             first, last = (label(graph.nodes[segment.nodes[i]]) for i in (0, -1))
             context.note(first if first == last else f"{first} to {last}", f"stays float32: {explain(segment)}")
         if not math.isfinite(found.noise):
-            context.note(graph.source, "outputs overflow in half, and no quarter of the nodes is to blame")
+            context.note(
+                graph.source, "outputs overflow in half, and it takes more than half of the nodes to prevent it"
+            )
             return frozenset()
         reached = decibels(found.noise)
         if reached < self.sqnr:
             context.note(
                 graph.source,
                 f"outputs keep {reached:.1f} dB, less than the {self.sqnr:g} asked for: the error comes from "
-                "everywhere, and no quarter of the nodes makes up for it",
+                "everywhere, and half of the nodes do not make up for it",
             )
         context.record.details["emulated_sqnr_db"] = round(reached, 2) if math.isfinite(reached) else None
         context.record.details["judged"] = judge.names

@@ -53,7 +53,7 @@ class QuantizeWeights(Pass):
     symmetric: bool = option(default=True, help="Zero point 0; false gives each scale a zero point of its own.")
     scope: tuple[str, ...] = option(default=(), help="Name patterns of the only nodes to quantize.")
     ignore: tuple[str, ...] = option(default=(), help="Name patterns of nodes to leave alone.")
-    min_elements: int = option(default=65536, help="Leave weights with fewer elements alone.", low=0)
+    min_elements: int = option(default=16384, help="Leave weights with fewer elements alone.", low=0)
     embeddings: bool = option(default=False, help="Store tables that Gather reads rows of in 8 bits, too.")
 
     def run(self, graph: Graph, context: Context) -> bool:

@@ -317,7 +317,15 @@ def test_repair_takes_the_noisiest_and_no_more():
 def test_repair_gives_up_where_everything_is_too_coarse():
     found = repair(frozenset(range(64)), lambda half: len(half) * 1e-3, 1e-5)
     assert found.noise > 1e-5
-    assert len(found.half) >= 48
+    assert found.taken == ()
+    assert len(found.half) == 64
+
+
+def test_repair_keeps_what_helped_where_the_goal_is_missed():
+    cost = dict.fromkeys(range(64), 1e-6) | {9: 1.0}
+    found = repair(frozenset(range(64)), lambda half: sum(cost[i] for i in half), 1e-6)
+    assert (9,) in [s.nodes for s in found.taken]
+    assert found.noise < 1e-4
 
 
 def test_overflowing_parts_are_found():

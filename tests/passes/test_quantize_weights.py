@@ -107,7 +107,7 @@ def test_what_would_not_be_fused_is_left_alone(text, reason):
 
 
 def test_small_weights_are_left_alone():
-    assert_rewrites(QuantizeWeights(), MATMUL, None, notes=["2048 weights are fewer than min_elements=65536"])
+    assert_rewrites(QuantizeWeights(), MATMUL, None, notes=["2048 weights are fewer than min_elements=16384"])
 
 
 def named():

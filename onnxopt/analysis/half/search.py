@@ -14,7 +14,8 @@ from onnxopt.analysis.half.judge import decibels
 
 FIRST_CUT = 8
 MOST_RUNS = 40  # of the model, each on all samples
-MOST_TAKEN = 0.25  # of the nodes; beyond that the model is not worth converting
+MOST_TAKEN = 0.5  # of the nodes; beyond that the model is not worth converting
+WORTHWHILE = 4.0  # 6 dB; where less is gained and the goal missed all the same, everything stays half
 OVERFLOW = 1e30  # stands for infinite noise, so that sums stay numbers
 
 
@@ -42,18 +43,21 @@ class Repair:
 
 
 def repair(half: frozenset[int], measure: Callable[[frozenset[int]], float], wanted: float) -> Repair:
-    """Take nodes back until the noise is no more than `wanted`, or too many are taken.
+    """Take nodes back until the noise is no more than `wanted`, or half of them are taken.
 
     Args:
         half: Positions of the nodes that would turn half.
         measure: Noise of a set of nodes in half, relative to the signal.
         wanted: The largest noise allowed.
     """
-    noise = measure(half)
+    everything, most = half, measure(half)
+    noise = most
     search = _Search(measure, tuple(sorted(half)))
     while noise > wanted and search.take(wanted / min(noise, OVERFLOW)):
         half = half - {n for s in search.taken for n in s.nodes}
         noise = measure(half)
+    if noise > wanted and min(most, OVERFLOW) < noise * WORTHWHILE:
+        return Repair(everything, (), most)
     return Repair(half, tuple(search.taken), noise)
 
 
