@@ -8,7 +8,7 @@ import pytest
 from onnxopt import OptimizationError, UsageError, registry
 from onnxopt.cli.main import main
 
-COMMANDS = ["run", "inspect", "compare", "bench", "bisect", "passes", "targets"]
+COMMANDS = ["run", "inspect", "explain", "compare", "bench", "bisect", "passes", "targets"]
 
 
 def test_help_names_all_commands(onnxopt):
