@@ -14,7 +14,7 @@ from onnxopt.cli.options import json_option, model_argument, shape_option
 @shape_option
 @json_option
 def explain(*, model: Path, target: str, shapes: tuple[str, ...], as_json: bool) -> None:
-    """Explain which layers of a model really run in int8, and why the others do not.
+    """Say which layers really run in int8, and why others do not.
 
     Reads back what the target's runtime makes of the model, whoever quantized it. For a target that cannot run here
     the graph is checked against the runtime's documented rules.
