@@ -12,8 +12,8 @@ statistics to ranges, is given apart, and the two together as time per image.
 Memory. Each figure comes from a fresh process that reads pictures, or makes them up, and calibrates a prepared model.
 
 ONNX Runtime's own calibrators run beside, on the same graph and for the types of operators that `quantize_static`
-would ask for. Its entropy calibrator keeps every activation of every image, so it gets few (`--ort-images`), and its
-search takes minutes on a large model. Few images also mean few that are timed: its ratios are rough.
+would ask for. Its entropy calibrator keeps every activation of every image, so it gets few (`--ort-images`); its search
+takes minutes and is timed only with `--ort-entropy`. Few images also mean few that are timed: its ratios are rough.
 """
 
 import multiprocessing
@@ -56,7 +56,9 @@ def prepare(subject: Subject, passes: str, folder: Path) -> Subject:
     return replace(subject, file=file)
 
 
-def time_all(subject: Subject, images: int, ort_images: int, threads: int) -> list[dict[str, Any]]:
+def time_all(
+    subject: Subject, images: int, ort_images: int, threads: int, ort_methods: Sequence[str]
+) -> list[dict[str, Any]]:
     """Time each calibrator; one record each."""
     feeds = [sample.feeds for sample in subject.samples(images)]
     figures = []
@@ -64,7 +66,7 @@ def time_all(subject: Subject, images: int, ort_images: int, threads: int) -> li
         say(f"{subject.name}: time of onnxopt {method}, {images} images")
         timed = sweeps.time_onnxopt(subject, feeds, method, threads)
         figures.append(_time_record(subject, f"onnxopt {method}", timed, BARS[method]))
-    for peer in sweeps.ORT_METHODS:
+    for peer in ort_methods:
         say(f"{subject.name}: time of onnxruntime {peer}, {ort_images} images")
         timed = sweeps.time_ort(subject, feeds[:ort_images], peer, threads)
         figures.append(_time_record(subject, f"onnxruntime {peer}", timed, None))
@@ -157,21 +159,26 @@ def memory_table(figures: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Prepare, time, weigh, print."""
     parser = workbench.command_line(__doc__)
-    parser.add_argument("--images", type=int, default=24, help="in memory, for the times; default %(default)s")
-    parser.add_argument("--memory-images", type=int, nargs=2, default=(16, 128), metavar=("FEW", "MANY"))
-    parser.add_argument("--ort-images", type=int, nargs=2, default=(4, 8), metavar=("FEW", "MANY"))
+    parser.add_argument(
+        "--images", type=int, default=24, help="in memory, for the times of onnxopt; default %(default)s"
+    )
+    counts = {"type": int, "nargs": 2, "metavar": ("FEW", "MANY")}
+    parser.add_argument("--memory-images", **counts, default=(16, 128), help="for onnxopt's memory; default 16 128")
+    parser.add_argument("--ort-images", **counts, default=(4, 8), help="for ONNX Runtime; FEW also timed; default 4 8")
+    parser.add_argument("--ort-entropy", action="store_true", help="time ONNX Runtime's entropy calibrator, too")
     parser.add_argument("--threads", type=int, default=1, help="of every session, for the times; default %(default)s")
     parser.add_argument("--passes", default="simplify,lower", help="before calibration; default %(default)s")
     parser.add_argument("--skip", choices=("time", "memory"), help="leave one half out")
     options = parser.parse_args()
     facts = workbench.machine()
     print(f"{workbench.describe_machine(facts)}; {options.threads} thread(s)\n")
+    ort_methods = [name for name in sweeps.ORT_METHODS if options.ort_entropy or name != "entropy"]
     everything = []
     for subject in workbench.find_subjects(options, MODELS):
         with tempfile.TemporaryDirectory() as folder:
             prepared = prepare(subject, options.passes, Path(folder))
             if options.skip != "time":
-                figures = time_all(prepared, options.images, options.ort_images[0], options.threads)
+                figures = time_all(prepared, options.images, options.ort_images[0], options.threads, ort_methods)
                 print(f"**{subject.name}**, time of the sweep\n\n{time_table(figures)}\n", flush=True)
                 everything += figures
             if options.skip != "memory":
