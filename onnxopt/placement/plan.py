@@ -76,7 +76,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class FloatNodes:
-    """Artefact: names of nodes that were found to lose too much in int8."""
+    """Artefact: nodes that were found to lose too much in int8, by the names of their first outputs."""
 
     names: tuple[str, ...]
 
@@ -88,7 +88,7 @@ def plan(graph: Graph, target: Target, shapes: Shapes, ignore: Sequence[str] = (
         graph: The model, in float.
         target: The table to read.
         shapes: Types, to leave non-float tensors alone.
-        ignore: Name patterns (as of a shell) of nodes to keep float.
+        ignore: Nodes to keep float: patterns (as of a shell) of their names, or names of their first outputs.
     """
     return _Planner(graph, target, shapes, ignore).run()
 
@@ -117,7 +117,8 @@ class _Planner:
         return self.placement
 
     def _ignored(self, node: Node) -> bool:
-        return any(node.name == pattern or fnmatchcase(node.name, pattern) for pattern in self.ignore)
+        written = node.outputs[0].name
+        return any(pattern in (node.name, written) or fnmatchcase(node.name, pattern) for pattern in self.ignore)
 
     def rule(self, node: Node) -> OpRule | None:
         return self.target.rules.get(node.op) if is_standard(node) else None

@@ -14,6 +14,7 @@ from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.shapes import RunShapes, Shapes
 from onnxopt.calibration.measure import Ranging, measure_ranges
 from onnxopt.calibration.table import CalibrationTable
+from onnxopt.errors import UsageError
 from onnxopt.evaluation.sensitivity import lone_sqnr, worst_sqnr
 from onnxopt.placement import FloatNodes, Placement, emit, plan
 from onnxopt.placement.tail import FEATURE_OPS
@@ -42,25 +43,35 @@ class KeepFloat(Pass):
 
     sqnr: float = option(default=12.0, help="Enough: signal to noise of the worst output, in dB.")
     most: float = option(default=0.15, help="Share of the MACs that may stay float for it.", low=0, high=1)
-    nodes: tuple[str, ...] | None = option(default=None, help="Keep just these nodes float; default: search.")
+    nodes: tuple[str, ...] | None = option(
+        default=None, help="Keep just the nodes float that write these tensors; default: search."
+    )
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Search, unless the nodes are given."""
         names = self.nodes
         if names is None:
-            names = _Search(graph, context, self).run() if context.holdout is not None else ()
+            names = self._found(graph, context)
             context.resolve(nodes=names)
-        weighted = {n.name for n in graph.nodes if n.op in FEATURE_OPS}
-        for name in names:
-            if name in weighted:
-                context.note(name, "kept float: quantized it ruins the outputs")
+        for node in graph.nodes_of(*FEATURE_OPS):
+            if node.outputs[0].name in names:
+                context.note(node, "kept float: quantized it ruins the outputs")
         context.put(FloatNodes(names))
         return False
+
+    def _found(self, graph: Graph, context: Context) -> tuple[str, ...]:
+        if context.holdout is None:
+            context.note(graph.source, "no samples to judge on, so no layer is known to need float")
+            return ()
+        if not plan(graph, context.target, context.get(Shapes)).weights:
+            return ()
+        if graph.opset < context.target.opset_floor:
+            raise UsageError(f"keep-float needs opset {context.target.opset_floor}; run upgrade-opset before")
+        return _Search(graph, context, self).run()
 
 
 class _Search:
     def __init__(self, graph: Graph, context: Context, options: KeepFloat) -> None:
-        graph.name_nodes()
         self.graph, self.context, self.options = graph, context, options
         self.table = context.get(CalibrationTable)
         assert context.holdout is not None
@@ -70,8 +81,6 @@ class _Search:
 
     def run(self) -> tuple[str, ...]:
         placement = self.plan(())
-        if not placement.weights:
-            return ()
         start = self.quality(())
         if start >= self.options.sqnr:
             return ()
@@ -111,7 +120,7 @@ class _Search:
                 self.table[name] = table[name]
 
     def steps(self, placement: Placement) -> list[tuple[str, ...]]:
-        """Nodes to keep float after one, two, three, … quantizers were taken out, worst first, within `most`."""
+        """What to keep float after one, two, three, … quantizers were taken out, worst first, within `most`."""
         ranked = lone_sqnr(self.graph, self.context.target, placement, self.table, self.feeds[:RANKED_ON])
         cost = self.context.get(Cost)
         allowed = self.options.most * cost.total_macs
@@ -119,17 +128,19 @@ class _Search:
         names: list[str] = []
         for group in sorted(ranked, key=lambda g: (ranked[g], g)):
             added = [n for n in self._around(placement, group) if n not in names]
-            spent = sum(cost.macs.get(n.outputs[0].name, 0) for n in self.graph.nodes if n.name in {*names, *added})
+            spent = sum(
+                cost.macs.get(n.outputs[0].name, 0) for n in self.graph.nodes if n.outputs[0].name in {*names, *added}
+            )
             if added and spent <= allowed:
                 names += added
                 steps.append(tuple(names))
         return steps
 
     def _around(self, placement: Placement, group: str) -> list[str]:
-        """Int8 nodes that write or read a tensor of the group."""
+        """First outputs of the int8 nodes that write or read a tensor of the group."""
         members = {t.name for t in placement.tensors.values() if t.group == group}
         nodes = [n for n in self.graph.nodes if id(n) in placement.consumers]
-        return [n.name for n in nodes if any(t.name in members for t in [*n.inputs, *n.outputs])]
+        return [n.outputs[0].name for n in nodes if any(t.name in members for t in [*n.inputs, *n.outputs])]
 
 
 def _fewest(
