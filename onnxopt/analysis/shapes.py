@@ -129,7 +129,7 @@ def infer(graph: Graph, inputs: tuple[InputSpec, ...] = ()) -> tuple[dict[str, S
 
 
 def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
-    """graphsurgeon has ONNX's own number for types that NumPy lacks (bfloat16, float8)."""
+    """Graphsurgeon has ONNX's own number for types that NumPy lacks (bfloat16, float8)."""
     return np.dtype(helper.tensor_dtype_to_np_dtype(dtype) if isinstance(dtype, int) else dtype)
 
 

@@ -73,7 +73,7 @@ def test_half_precision_inputs(onnxopt, net, net_text, store):
         (("scores) <", "scores, float[N,8] f) <"), "has 1 outputs"),
     ],
 )
-def test_models_that_cannot_be_compared(onnxopt, net, net_text, store, change, problem):  # noqa: PLR0917
+def test_models_that_cannot_be_compared(onnxopt, net, net_text, store, change, problem):
     other = store("other.onnx", net_text.replace(*change))
     result = onnxopt("compare", net, other)
     assert result.exit_code == 2
