@@ -188,6 +188,18 @@ class Graph:
         """Constants in use, each once, in order of first use."""
         return list(graph_proto.constants(self.ir))
 
+    def freeze(self) -> None:
+        """Make the values of all constants read-only: copies of the graph share them.
+
+        Views are frozen, so arrays that somebody outside holds stay as they are.
+        """
+        held = [v for node in self.walk() for v in node.attrs.values() if isinstance(v, Constant)]
+        for constant in [*self.initializers(), *self.unused_initializers, *held]:
+            values = constant._values  # noqa: SLF001  (`values` would load what nobody has asked for)
+            if isinstance(values, np.ndarray) and values.flags.writeable:
+                constant._values = values.view()  # noqa: SLF001
+                constant._values.flags.writeable = False  # noqa: SLF001
+
     @property
     def unused_initializers(self) -> list[Constant]:
         """Initializers of the file that no node uses; a list that may be edited."""

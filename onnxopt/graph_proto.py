@@ -235,8 +235,8 @@ def _fill_graph(proto: onnx.GraphProto, ir: gs.Graph, *, top: gs.Graph, weights:
     proto.node.extend(_node_proto(node, top=top, weights=weights) for node in ir.nodes)
     sparse = {s.values.name for s in proto.sparse_initializer}
     proto.initializer.extend(tensor_proto(c, weights=weights) for c in owned if c.name not in sparse)
-    names = {c.name for c in owned}
-    overridable = [v for v in proto.input if v.name in names]
+    named = {c.name: c for c in owned}
+    overridable = [_default_info(v, named[v.name]) for v in proto.input if v.name in named]
     _replace(
         proto.input,
         [*_value_infos(ir.inputs, proto.input), *overridable],
@@ -274,6 +274,17 @@ def _value_infos(tensors: Iterable[gs.Tensor], originals: Iterable[onnx.ValueInf
             shape = None if tensor.shape is None else list(tensor.shape)
             out.append(helper.make_tensor_value_info(tensor.name, onnx_dtype(tensor.dtype), shape))
     return out
+
+
+def _default_info(info: onnx.ValueInfoProto, constant: gs.Constant) -> onnx.ValueInfoProto:
+    """The input that an initializer is the default of: as it was, unless the initializer is another size now."""
+    dims = info.type.tensor_type.shape.dim
+    fits = len(dims) == len(constant.shape) and all(
+        not d.HasField("dim_value") or d.dim_value == size for d, size in zip(dims, constant.shape, strict=True)
+    )
+    if fits or not info.type.tensor_type.HasField("shape"):
+        return info
+    return helper.make_tensor_value_info(info.name, onnx_dtype(constant.dtype), list(constant.shape))
 
 
 def _same_type(info: onnx.ValueInfoProto, tensor: gs.Tensor) -> bool:

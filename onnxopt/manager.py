@@ -81,6 +81,7 @@ def run_pass(step: Pass, graph: Graph, context: Context, observers: Sequence[Obs
     """
     record = PassRecord(step.name, options=step.option_values(), effect=step.effect)
     context.bind(graph, record)
+    graph.freeze()  # what a pass writes into in place would change `before`, and the user's model, with it
     before = graph.copy()
     try:
         for observer in observers:

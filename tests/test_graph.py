@@ -164,6 +164,27 @@ def test_new_initializers_of_an_old_file_are_listed_as_inputs():
     assert [v.name for v in model.graph.input] == ["x", "Mul_const"]
 
 
+def test_a_resized_initializer_is_listed_as_an_input_of_its_new_size():
+    graph = parse_graph("(float[2,3] x) => (float[2,4] y) <float[3,4] w> { y = MatMul (x, w) }")
+    model = graph.to_proto()
+    model.ir_version = 3
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 4]))
+    graph = Graph.from_proto(model)
+    constant = graph.initializers()[0]
+    constant.values = constant.values[:, :2]
+    sizes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.to_proto().graph.input}
+    assert sizes == {"x": [2, 3], "w": [3, 2]}
+
+
+def test_frozen_weights_cannot_be_written_into():
+    graph = parse_graph("(float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Add (x, w) }")
+    mine = graph.initializers()[0].values
+    graph.freeze()
+    with pytest.raises(ValueError, match="read-only"):
+        graph.copy().initializers()[0].values[0] = 3
+    mine[0] = 3
+
+
 def test_raising_the_format_turns_listed_initializers_into_constants():
     graph = parse_graph(
         """<ir_version: 3, opset_import: ["": 9]> g (float[2] x, float[2] w = {1, 2}) => (float[2] y)

@@ -184,3 +184,28 @@ def test_requirements_are_checked_before_anything_runs():
             check_requirements(stages(*wrong), context)
     context.put(Table())
     check_requirements(stages(Taker()), context)
+
+
+class Scribble(Pass):
+    """Write into shared weights."""
+
+    name = "scribble"
+
+    def run(self, graph: Graph, context: Context) -> bool:
+        graph.initializers()[0].values[...] = 0
+        return False
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_weights_are_not_written_into_in_place(loaded):
+    graph = parse_graph("(float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Add (x, w) }")
+    if loaded:
+        weights = graph.initializers()[0].values
+    copy = graph.copy()
+    if loaded:
+        with pytest.raises(OptimizationError, match=r"scribble failed: .*read-only"):
+            run_pass(Scribble(), copy, plain_context(), [])
+        assert weights.flags.writeable
+    else:
+        run_pass(Scribble(), copy, plain_context(), [])  # its copy had an array of its own
+    assert graph.initializers()[0].values.tolist() == [1, 2]
