@@ -14,13 +14,11 @@ def structural_fault(graph: Graph) -> str:
 
     Operators of domains that ONNX does not define are not judged.
     """
-    stripped = graph.to_proto(weights=False)
+    large = graph.nbytes() > STRIP_ABOVE
+    model = graph.to_proto(weights=not large)
     try:
-        if graph.nbytes() > STRIP_ABOVE:
-            checker.check_model(_weights_as_inputs(stripped))
-        else:
-            checker.check_model(graph.to_proto())
-        shape_inference.infer_shapes(stripped, check_type=True, strict_mode=True, data_prop=True)
+        checker.check_model(_weights_as_inputs(model) if large else model)
+        shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (checker.ValidationError, shape_inference.InferenceError, ValueError, RuntimeError) as error:
         return " ".join(str(error).split())[:400]
     return ""
