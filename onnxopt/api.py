@@ -22,6 +22,7 @@ from onnxopt import recipe as recipes
 from onnxopt.data import Dataset, Preprocess, infer_preprocess, open_dataset, parse_preprocess, synthetic
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation import health, measure
+from onnxopt.evaluation.batches import fill_dataset
 from onnxopt.evaluation.input_range import guess_range
 from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.evaluation.metrics import Metric, load_metric, score
@@ -200,7 +201,8 @@ class _Run:
         self.source = str(data) if isinstance(data, str | Path) else None
         self.asked = (eval_data, preprocess, samples)
         if data is None:
-            self.data = synthetic(self.inputs, samples or SYNTHETIC_SAMPLES, preprocess=self._made_up(preprocess))
+            made_up = synthetic(self.inputs, samples or SYNTHETIC_SAMPLES, preprocess=self._made_up(preprocess))
+            self.data = fill_dataset(made_up, self.inputs)
             if any(p.needs_data for stage in self.stages for p in stage.passes):
                 self.warnings.append(SYNTHETIC_WARNING)
         else:
@@ -250,7 +252,8 @@ class _Run:
 
     def _open(self, source: Any, role: Any, preprocess: Any, samples: int | None) -> Dataset:
         metadata = self.original.metadata
-        return open_dataset(source, self.inputs, role=role, preprocess=preprocess, samples=samples, metadata=metadata)
+        opened = open_dataset(source, self.inputs, role=role, preprocess=preprocess, samples=samples, metadata=metadata)
+        return fill_dataset(opened, self.inputs)
 
     def run(self, verify: Level | None, observers: Sequence[Observer]) -> Result:
         """Run the stages, measure, and report."""

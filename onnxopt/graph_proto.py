@@ -278,13 +278,13 @@ def _value_infos(tensors: Iterable[gs.Tensor], originals: Iterable[onnx.ValueInf
 
 def _default_info(info: onnx.ValueInfoProto, constant: gs.Constant) -> onnx.ValueInfoProto:
     """The input that an initializer is the default of: as it was, unless the initializer is another size now."""
-    dims = info.type.tensor_type.shape.dim
-    fits = len(dims) == len(constant.shape) and all(
-        not d.HasField("dim_value") or d.dim_value == size for d, size in zip(dims, constant.shape, strict=True)
+    dims, shape = info.type.tensor_type.shape.dim, list(constant.shape or ())
+    fits = len(dims) == len(shape) and all(
+        not d.HasField("dim_value") or d.dim_value == size for d, size in zip(dims, shape, strict=True)
     )
     if fits or not info.type.tensor_type.HasField("shape"):
         return info
-    return helper.make_tensor_value_info(info.name, onnx_dtype(constant.dtype), list(constant.shape))
+    return helper.make_tensor_value_info(info.name, onnx_dtype(constant.dtype), shape)
 
 
 def _same_type(info: onnx.ValueInfoProto, tensor: gs.Tensor) -> bool:

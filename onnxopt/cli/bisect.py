@@ -42,6 +42,7 @@ def bisect(
     by halves. Prints the pass.
     """
     from onnxopt.cli.options import chosen_data, sized_inputs
+    from onnxopt.evaluation.batches import fill_dataset
     from onnxopt.model_io import load
     from onnxopt.observers.bisect import first_bad
 
@@ -49,7 +50,7 @@ def bisect(
         raise click.UsageError("give either --check or --min-sqnr")
     graph = load(model)
     inputs = sized_inputs(graph, shapes)
-    dataset = chosen_data(graph, inputs, data, preprocess, samples)
+    dataset = fill_dataset(chosen_data(graph, inputs, data, preprocess, samples), inputs)
     fit, holdout = dataset.split_holdout()
     good = _function(check) if check is not None else _sqnr(graph.copy(), holdout if len(holdout) else fit, min_sqnr)
     context = _context(target, inputs=inputs, fit=fit, holdout=holdout, synthetic=data is None)

@@ -87,3 +87,10 @@ def test_a_first_layer_that_sees_nan_is_no_hint(onnxopt, store):
     )
     result = onnxopt("run", store("m.onnx", graph), "--passes", "simplify", "--keep-anyway")
     assert result.exit_code == 0, result.output
+
+
+def test_a_fixed_batch_is_filled(onnxopt, store, net_text):
+    file = store("m.onnx", net_text.replace("float[N,3,8,8]", "float[4,3,8,8]").replace("float[N,5]", "float[4,5]"))
+    result = onnxopt("run", file, "--passes", "prune,quantize", "--verify", "full")
+    assert result.exit_code == 0, result.output
+    assert "top-1 agreement" in result.stderr
