@@ -220,6 +220,17 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return {p.key: p.value for p in _read(Path(path)).metadata_props}
 
 
+def external_files(path: str | Path) -> list[Path]:
+    """The files beside a model that hold its weights; none for most models.
+
+    Raises:
+        UsageError: No such file, or not an ONNX model.
+    """
+    file = Path(path)
+    locations = {_location(tensor, file): None for tensor in _external_tensors(_read(file))}
+    return [file.resolve().parent / location for location in locations]
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all.
 

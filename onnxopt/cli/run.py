@@ -60,6 +60,7 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
         _check_output(model, output, force=options["force"])
     if options["report"] is not None:
         _check_report(options["report"], (model, output), force=options["force"])
+    _check_weights(model, [output, options["report"]])
     shapes = parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None
     result = optimize(
         model,
@@ -119,6 +120,22 @@ def _check_output(model: Path, output: Path, *, force: bool) -> None:
         raise UsageError(
             f"{output} is there already and onnxopt did not write it; give --force or another place with -o"
         )
+
+
+def _check_weights(model: Path, places: list[Path | None]) -> None:
+    """Refuse what would replace the input's external data, which are part of it.
+
+    Raises:
+        UsageError: Something would; or the model cannot be read.
+    """
+    from onnxopt.errors import UsageError
+    from onnxopt.model_io import external_files
+
+    taken = [place for place in places if place is not None and place.exists()]
+    for weights in external_files(model) if taken else ():
+        for place in taken:
+            if weights.exists() and place.samefile(weights):
+                raise UsageError(f"{place} holds weights of the input model, which is never changed; give another place")
 
 
 def _check_report(report: Path, models: tuple[Path, ...], *, force: bool) -> None:

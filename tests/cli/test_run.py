@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from onnxopt import load
+from onnxopt import load, save
 from onnxopt.cli.main import main
 
 TESTDATA = Path(__file__).parents[2] / "testdata"
@@ -141,3 +141,14 @@ def test_a_device_is_no_output(model):
     result = run(model, "--passes", "eliminate-dead", "-o", "/dev/zero")
     assert result.exit_code == 2
     assert "device" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["-o", "--report"])
+def test_weights_beside_the_input_are_never_replaced(model, tmp_path, option):
+    save(load(model), tmp_path / "e.onnx", external=True)
+    weights = tmp_path / "e.onnx.data"
+    before = weights.read_bytes()
+    result = run(tmp_path / "e.onnx", "--passes", "eliminate-dead", option, weights, "--force")
+    assert result.exit_code == 2
+    assert "e.onnx.data holds weights of the input model" in result.stderr
+    assert weights.read_bytes() == before
