@@ -135,7 +135,9 @@ def _check_weights(model: Path, places: list[Path | None]) -> None:
     for weights in external_files(model) if taken else ():
         for place in taken:
             if weights.exists() and place.samefile(weights):
-                raise UsageError(f"{place} holds weights of the input model, which is never changed; give another place")
+                raise UsageError(
+                    f"{place} holds weights of the input model, which is never changed; give another place"
+                )
 
 
 def _check_report(report: Path, models: tuple[Path, ...], *, force: bool) -> None:
