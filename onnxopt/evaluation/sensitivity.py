@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onnxopt.calibration.parameters import quantization_parameters
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.evaluation.agreement import DistanceSums
 from onnxopt.graph import Array, Graph, Variable
 from onnxopt.placement import Placement
+from onnxopt.placement.emit import group_parameters
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets import Target
 
@@ -71,14 +71,10 @@ def _switched(
     switches = Variable(SWITCH, np.float32, [len(groups)])
     tensors = {t.name: t for n in copy.nodes for t in n.outputs} | {t.name: t for t in copy.inputs}
     copy.inputs.append(switches)
-    kind = target.activation
     places = {group: i for i, group in enumerate(groups)}
     for name, quantized in placement.tensors.items():
         tensor, readers = tensors[name], copy.consumers(tensors[name])
-        members = [t.name for t in placement.tensors.values() if t.group == quantized.group]
-        low, high = min(table[m].low for m in members), max(table[m].high for m in members)
-        scale, zero = quantization_parameters(low, high, dtype=kind.dtype, symmetric=kind.symmetric, limit=kind.limit)
-        parameters = [np.asarray(scale, np.float32), np.asarray(zero, kind.dtype)]
+        parameters = group_parameters(target, placement, table, quantized.group)
         codes = copy.add_node("QuantizeLinear", [tensor, *parameters]).outputs[0]
         rounded = copy.add_node("DequantizeLinear", [codes, *parameters]).outputs[0]
         error = copy.add_node("Sub", [rounded, tensor]).outputs[0]

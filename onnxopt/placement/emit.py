@@ -41,6 +41,19 @@ def emit(graph: Graph, target: Target, placement: Placement, table: CalibrationT
     _Emitter(graph, target, placement, table).run()
 
 
+def group_parameters(target: Target, placement: Placement, table: CalibrationTable, group: str) -> tuple[Array, Array]:
+    """Scale (float32 scalar) and zero point (integer scalar) that serve all tensors of a group.
+
+    Raises:
+        UsageError: A range is missing (names the tensor).
+    """
+    members = [t.name for t in placement.tensors.values() if t.group == group]
+    low, high = min(table[m].low for m in members), max(table[m].high for m in members)
+    kind = target.activation
+    scale, zero = quantization_parameters(low, high, dtype=kind.dtype, symmetric=kind.symmetric, limit=kind.limit)
+    return np.asarray(scale, np.float32), np.asarray(zero, kind.dtype)
+
+
 @dataclass(frozen=True)
 class _Codes:
     """A constant as integers: `values`, and scale and zero point per channel of `axis` (None: one for all)."""
@@ -79,16 +92,10 @@ class _Emitter:
         """Scale and zero point of a tensor: float32 scalar and integer scalar, shared within its group."""
         group = self.placement.tensors[name].group
         if group not in self.scales:
-            members = [t.name for t in self.placement.tensors.values() if t.group == group]
-            low = min(self.table[m].low for m in members)
-            high = max(self.table[m].high for m in members)
-            kind = self.target.activation
-            scale, zero = quantization_parameters(
-                low, high, dtype=kind.dtype, symmetric=kind.symmetric, limit=kind.limit
-            )
+            scale, zero = group_parameters(self.target, self.placement, self.table, group)
             self.scales[group] = (
-                self.graph.add_constant(f"{group}_scale", np.asarray(scale, np.float32)),
-                self.graph.add_constant(f"{group}_zero_point", np.asarray(zero, kind.dtype)),
+                self.graph.add_constant(f"{group}_scale", scale),
+                self.graph.add_constant(f"{group}_zero_point", zero),
             )
         return self.scales[group]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnxopt.report.record import StageRecord
 from onnxopt.report.run import RunReport
+from onnxopt.report.table import bytes_text, count_text, table
 
 SHOWN = 3  # places per reason
 KINDS = 12  # reasons
@@ -14,23 +15,17 @@ KINDS = 12  # reasons
 
 def summary(report: RunReport) -> str:
     """Before → after, what was done, what was left alone and why, in plain text."""
-    parts = [_table(report), *_stages(report), *_left_alone(report), *_warnings(report)]
+    header, *rows = _rows(report)
+    parts = [table(rows, header), *_stages(report), *_left_alone(report), *_warnings(report)]
     return "\n".join(parts)
-
-
-def _table(report: RunReport) -> str:
-    rows = list(_rows(report))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def _rows(report: RunReport) -> Iterator[tuple[str, str, str, str]]:
     before, after = report.before, report.after or report.before
     yield "", "before", "after", ""
-    yield "file size", _bytes(before.bytes), _bytes(after.bytes), _ratio(after.bytes, before.bytes)
+    yield "file size", bytes_text(before.bytes), bytes_text(after.bytes), _ratio(after.bytes, before.bytes)
     yield "parameters", f"{before.parameters:,}", f"{after.parameters:,}", _ratio(after.parameters, before.parameters)
-    yield "MACs", _count(before.macs), _count(after.macs), _ratio(after.macs, before.macs)
+    yield "MACs", count_text(before.macs), count_text(after.macs), _ratio(after.macs, before.macs)
     if before.latency_ms is not None and after.latency_ms is not None and report.speedup is not None:
         speedup = f"{report.speedup['median']:.2f} x faster ± {report.speedup['spread']:.2f}"
         yield f"latency, {report.target['runtime']}", _ms(before), _ms(after), speedup
@@ -106,17 +101,6 @@ def _kind(reason: str) -> str:
 def _warnings(report: RunReport) -> Iterator[str]:
     for warning in report.warnings:
         yield f"warning: {warning}"
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 2**20:.2f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
-
-
-def _count(number: int) -> str:
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if number >= size:
-            return f"{number / size:.2f} {unit}"
-    return str(number)
 
 
 def _ratio(now: int, before: int) -> str:
