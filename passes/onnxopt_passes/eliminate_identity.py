@@ -7,8 +7,9 @@
 4. Transpose of Transpose is one Transpose or none; of two Reshape-like nodes the first goes, or both where they undo
    each other.
 5. Cast of Cast: the first goes where it loses nothing (every value of the source type exists in the middle type).
-6. Slice of Slice along other axes is one Slice; Concat of Concat along the same axis is one Concat; Concat of all
-   parts of a Split in their order is what was split.
+6. Slice of Slice along other axes is one Slice; Concat of Concat along the same axis is one Concat.
+7. All parts of a Split, side by side in a Concat, are what was split; a Split of which one part is then left is a
+   Slice.
 
 x + 0 stays: it turns -0 into +0, so it is not exact. So does x * 0 (infinity, NaN). Names of graph outputs stay: a
 node between a graph input and a graph output is left alone.
@@ -376,13 +377,49 @@ def _merge_concats(node: Node, facts: _Facts) -> bool:
         _drop_unread(inner, facts)
         _merge_concats(node, facts)
         return True
-    split = facts.before(node, "Split")
-    same = split is not None and [id(t) for t in split.outputs] == [id(t) for t in node.inputs]
-    if split is None or not same or len(node.inputs) == 1 or split.attrs.get("axis", 0) != node.attrs.get("axis", 1):
-        return False
-    node.op, node.attrs, node.inputs = "Identity", {}, [split.inputs[0]]
-    _drop_unread(split, facts)
-    return True
+    return _join_parts(node, facts)
+
+
+def _join_parts(node: Node, facts: _Facts) -> bool:
+    axis = node.attrs.get("axis", 1)
+    for place, tensor in enumerate(node.inputs):
+        split = facts.graph.producer(tensor)
+        if split is None or split.op != "Split" or not is_standard(split) or split.attrs.get("axis", 0) != axis:
+            continue
+        end = place + len(split.outputs)
+        if end - place > 1 and [id(t) for t in node.inputs[place:end]] == [id(t) for t in split.outputs]:
+            node.inputs = [*node.inputs[:place], split.inputs[0], *node.inputs[end:]]
+            _narrow(split, facts)
+            return True
+    return False
+
+
+def _narrow(split: Node, facts: _Facts) -> None:
+    """Take out a Split that nobody reads; make it a Slice where one part is read."""
+    read = [i for i, t in enumerate(split.outputs) if t.outputs or facts.graph.is_output(t)]
+    sizes = _part_sizes(split, facts)
+    if not read:
+        facts.graph.remove(split)
+    elif len(read) == 1 and sizes is not None and facts.graph.opset >= 10:
+        start = sum(sizes[: read[0]])
+        limits = [start, start + sizes[read[0]], split.attrs.get("axis", 0)]
+        split.inputs = [
+            split.inputs[0],
+            *(
+                facts.graph.add_constant(f"{split.name or 'Slice'}_{name}", np.array([limit], np.int64))
+                for name, limit in zip(("start", "end", "axis"), limits, strict=True)
+            ),
+        ]
+        split.op, split.attrs, split.outputs = "Slice", {}, [split.outputs[read[0]]]
+
+
+def _part_sizes(split: Node, facts: _Facts) -> list[int] | None:
+    given = facts.numbers(split, "split", 1)
+    dims = facts.dims(split.inputs[0])
+    if given is not None or dims is None:
+        return given
+    whole, parts = dims[split.attrs.get("axis", 0)], len(split.outputs)
+    return [whole // parts] * parts if isinstance(whole, int) and whole % parts == 0 else None
 
 
 def _same_concat(tensor: Tensor, node: Node, facts: _Facts) -> Node | None:

@@ -327,6 +327,26 @@ def test_parts_of_a_split_in_another_order_stay():
     rewrites(f"{SPLIT}  c = Concat <axis = 1> (b, a)  y = Relu (c) }}", None)
 
 
+def test_parts_of_a_split_within_a_concat_are_the_whole_and_a_lone_part_is_a_slice():
+    ends = "(float[1,4] x) => (float[1,7] y)"
+    rewrites(
+        f"""{ends} <int64[2] sizes = {{1, 3}}> {{ a, b = Split <axis = 1> (x, sizes)  c = Neg (b)
+            y = Concat <axis = 1> (a, b, c) }}""",
+        f"""{ends} <int64[1] start = {{1}}, int64[1] end = {{4}}, int64[1] axis = {{1}}> {{
+            b = Slice (x, start, end, axis)  c = Neg (b)  y = Concat <axis = 1> (x, c) }}""",
+    )
+
+
+def test_split_with_several_parts_read_stays_a_split():
+    ends = "(float[1,4] x) => (float[1,8] y)"
+    rewrites(
+        f"""{ends} {{ a, b = Split <axis = 1> (x)  c = Neg (b)  d = Neg (a)
+            y = Concat <axis = 1> (a, b, c, d) }}""",
+        f"""{ends} {{ a, b = Split <axis = 1> (x)  c = Neg (b)  d = Neg (a)
+            y = Concat <axis = 1> (x, c, d) }}""",
+    )
+
+
 def test_attributes_of_old_operator_sets():
     rewrites(
         """(float[2,3] x) => (float[2,3] y) {
