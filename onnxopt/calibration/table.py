@@ -39,6 +39,8 @@ class CalibrationEntry:
     derived_from: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low}, which is above high, {self.high}")
         if not -math.inf < self.low <= 0.0 <= self.high < math.inf:
             raise ValueError(f"the range [{self.low}, {self.high}] is not finite or does not contain 0")
 
@@ -47,11 +49,14 @@ class CalibrationTable:
     """Ranges by tensor name.
 
     Attributes:
+        model: digest of the weights that the ranges belong to, see `store.weights_digest`; None where it is not known,
+            as in a table written by hand.
         statistics: histograms and all, for passes of the same run; kept in memory only and may be empty.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: str | None = None) -> None:
         self._entries: dict[str, CalibrationEntry] = {}
+        self.model = model
         self.statistics: dict[str, TensorStatistics] = {}
 
     def __setitem__(self, name: str, entry: CalibrationEntry) -> None:
@@ -75,16 +80,21 @@ class CalibrationTable:
         """Return those of `names` that have no range, in the order given."""
         return [name for name in names if name not in self._entries]
 
+    def to_json(self) -> str:
+        """Text of the file: one line per tensor, in order of name."""
+        rows = [f"    {json.dumps(name)}: {json.dumps(asdict(self._entries[name]))}" for name in self]
+        model = f'  "model": {json.dumps(self.model)},\n' if self.model is not None else ""
+        head = f'{{\n  "format": {json.dumps(FORMAT)},\n  "version": {VERSION},\n{model}  "tensors": {{\n'
+        return head + ",\n".join(rows) + "\n  }\n}\n"
+
     def save(self, path: str | Path) -> None:
         """Write the table, whole or not at all.
 
         Raises:
             UsageError: the file cannot be written.
         """
-        rows = [f"    {json.dumps(name)}: {json.dumps(asdict(self._entries[name]))}" for name in self]
-        head = f'{{\n  "format": {json.dumps(FORMAT)},\n  "version": {VERSION},\n  "tensors": {{\n'
         try:
-            _write_whole(Path(path), head + ",\n".join(rows) + "\n  }\n}\n")
+            _write_whole(Path(path), self.to_json())
         except OSError as error:
             raise UsageError(f"{path}: the calibration table cannot be written ({error.strerror})") from None
 
@@ -99,7 +109,7 @@ class CalibrationTable:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise UsageError(f"{path}: the calibration table cannot be read ({error.strerror})") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{path}: not a calibration table: {error}") from None
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise UsageError(f'{path}: not a calibration table: no "format": "{FORMAT}" in it')
@@ -107,10 +117,14 @@ class CalibrationTable:
             raise UsageError(
                 f"{path}: calibration table of version {document.get('version')}; this is for version {VERSION}"
             )
-        tensors = document.get("tensors")
+        tensors, model = document.get("tensors"), document.get("model")
         if not isinstance(tensors, dict):
             raise UsageError(f'{path}: the calibration table has no "tensors"')
-        table = cls()
+        if not isinstance(model, str | None):
+            raise UsageError(
+                f'{path}: "model" is a digest in quotes, not {model!r}; leave it out if it is not known'
+            )
+        table = cls(model)
         for name, row in tensors.items():
             table[name] = _entry(path, name, row)
         return table
@@ -128,7 +142,7 @@ def _entry(path: str | Path, name: str, row: Any) -> CalibrationEntry:
         )
     except KeyError as error:
         raise UsageError(f"{path}: tensor '{name}' has no {error} in the calibration table") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{path}: tensor '{name}' is damaged in the calibration table: {error}") from None
 
 

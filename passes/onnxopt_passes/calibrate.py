@@ -1,18 +1,19 @@
 """Measure the ranges of the tensors that will get a quantizer.
 
 1. The placement for the target says which tensors those are; nothing else is measured.
-2. Ranges that follow from another tensor's are derived (see `calibration.derive`).
-3. One streaming sweep over the calibration samples serves all of them, in constant memory.
+2. Ranges that the user's file has (`--calibration-table`) are taken from it (see `calibration.store`).
+3. Ranges that follow from another tensor's are derived (see `calibration.derive`).
+4. One streaming sweep over the calibration samples serves all of them, in constant memory.
 """
 
 from typing import cast
 
 from onnxopt import Context, Graph, Pass, option
-from onnxopt.analysis.shapes import RunShapes, Shapes
-from onnxopt.calibration.measure import Ranging, measure_ranges
+from onnxopt.analysis.shapes import Shapes
+from onnxopt.calibration.measure import Ranging
 from onnxopt.calibration.methods import DEFAULT_METHOD, DEFAULT_PERCENTILE, METHODS, Method
+from onnxopt.calibration.store import complete, open_table
 from onnxopt.calibration.table import CalibrationTable
-from onnxopt.errors import UsageError
 from onnxopt.placement import plan
 
 
@@ -20,7 +21,8 @@ class Calibrate(Pass):
     """Measure the ranges of the tensors that will be quantized, on the calibration samples.
 
     When to use it: before `insert-qdq`; the pipeline `quantize` runs both. The table it makes may be used by any
-    later pass.
+    later pass. With `--calibration-table FILE` ranges that the file has are taken from it and only the others are
+    measured; a file that is not there is written.
 
     Example:
         calibrate{method=percentile, percentile=99.99}
@@ -41,16 +43,16 @@ class Calibrate(Pass):
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Sweep once and leave the table."""
-        if context.fit is None:
-            if context.cannot_run:
-                raise UsageError(f"calibrate has to run the model, and that is not possible: {context.cannot_run}")
-            raise UsageError("calibrate needs samples to run the model on; give --data")
         placement = plan(graph, context.target, context.get(Shapes), self.ignore)
         ranging = Ranging(cast("Method", self.method), self.percentile)
         names = list(placement.tensors)
-        table, measured = measure_ranges(graph, names, context.fit, context.get(RunShapes), context.target, ranging)
+        table = open_table(graph, names, context)
+        read = len(names) - len(table.missing(names))
+        measured, derived = complete(graph, names, table, ranging, context)
         context.put(table)
         context.put(ranging)
+        if read:
+            context.count("ranges read", read)
         context.count("tensors measured", measured)
-        context.count("tensors derived", len(table) - measured)
+        context.count("tensors derived", derived)
         return False

@@ -50,6 +50,14 @@ def test_the_file_is_meant_to_be_read(tmp_path):
     )
 
 
+def test_whose_weights_the_ranges_belong_to_is_kept(tmp_path):
+    table = CalibrationTable("0123")
+    table["a"] = ENTRY
+    table.save(tmp_path / "t.json")
+    assert '  "model": "0123",\n' in (tmp_path / "t.json").read_text()
+    assert CalibrationTable.load(tmp_path / "t.json").model == "0123"
+
+
 def test_nothing_is_left_beside_the_file(tmp_path):
     table = table_of({"a": ENTRY})
     table.save(tmp_path / "t.json")
@@ -95,6 +103,11 @@ def damaged(**changes):
         (damaged(low=...), "tensor 'x' has no 'low'"),
         (damaged(high=float("nan")), "tensor 'x' is damaged"),
         (damaged(low=0.5), "tensor 'x' is damaged"),
+        (damaged(low=2.0), "tensor 'x' is damaged in the calibration table: low is 2.0, which is above high"),
+        (damaged(high=float("inf")), "tensor 'x' is damaged"),
+        (damaged(images=float("inf")), "tensor 'x' is damaged"),
+        ("[" * 100_000, "not a calibration table"),
+        ('{"format": "onnxopt calibration table", "version": 1, "model": 3, "tensors": {}}', '"model" is a digest'),
         (damaged(images=None), "tensor 'x' is damaged"),
     ],
 )
