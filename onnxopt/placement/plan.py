@@ -7,12 +7,15 @@
 3. *Demand*, by a walk backward: an operator that can run in int8 and whose output is quantized anyway asks for its
    inputs, if one of them is near or quantized already. Otherwise the Q stays behind it: a MaxPool between float
    operators is many times slower in int8.
-4. *Groups*: tensors on all sides of an operator that only moves values share scale and zero point.
+4. *Groups*: tensors on all sides of an operator that only moves values share scale and zero point. Those around an
+   operator that runs faster so (`OpRule.aligned`) belong to one *wider* group, whose scale a group takes where its own
+   range is at least half as wide.
 5. *Residuals*, where the target fuses an addition into the Conv before it: the Q behind the addition asks for one on
-   its other branch. Of two such Convs the one with more weighted operators before it is fused.
+   its other branch. Of two such Convs the one with more weighted operators before it is fused. Where the addition
+   itself must stay float and a Q follows it all the same, the Conv cannot fuse and stays float as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -32,11 +35,13 @@ class QuantizedTensor:
     Attributes:
         name: The tensor.
         group: Name of the first tensor of those that share its scale and zero point.
+        wider: Name of the first tensor of the wider group.
         native: Whether an int8 kernel computes it. If not, float consumers read the float value.
     """
 
     name: str
     group: str
+    wider: str
     native: bool
 
 
@@ -90,19 +95,29 @@ def plan(graph: Graph, target: Target, shapes: Shapes, ignore: Sequence[str] = (
         shapes: Types, to leave non-float tensors alone.
         ignore: Nodes to keep float: patterns (as of a shell) of their names, or names of their first outputs.
     """
-    return _Planner(graph, target, shapes, ignore).run()
+    unfused: dict[str, str] = {}
+    while True:
+        planner = _Planner(graph, target, shapes, ignore, unfused)
+        placement = planner.run()
+        found = planner.unfused_residuals()
+        if not found:
+            return placement
+        unfused |= found
 
 
 class _Planner:
-    def __init__(self, graph: Graph, target: Target, shapes: Shapes, ignore: Sequence[str]) -> None:
-        self.graph, self.target, self.shapes, self.ignore = graph, target, shapes, ignore
+    def __init__(
+        self, graph: Graph, target: Target, shapes: Shapes, ignore: Sequence[str], unfused: Mapping[str, str]
+    ) -> None:
+        self.graph, self.target, self.shapes, self.ignore, self.unfused = graph, target, shapes, ignore, unfused
         self.tail: Tail = find_tail(graph)
         self.placement = Placement()
         self.anchors: set[int] = set()
         self.wanted: dict[str, Tensor] = {}
         self.near: set[str] = set()
         self.carriers: set[int] = set()
-        self.parent: dict[str, str] = {}
+        self.groups = _Sets()
+        self.wider = _Sets()
         self.depth: dict[int, int] = {}
 
     def run(self) -> Placement:
@@ -144,6 +159,7 @@ class _Planner:
         checks = (
             (self._ignored(node), "named in ignore"),
             (weight is None, "its weights are computed at run time"),
+            (node.outputs[0].name in self.unfused, self.unfused.get(node.outputs[0].name, "")),
             (rule is None or rule.role != "anchor", rule.reason if rule is not None else self.target.default_reason),
             (weight is not None and weight.dtype != "float32", "its weights are not float32"),
             (not computes_features(self.graph, node), "expectation over bins: part of the decode tail"),
@@ -230,9 +246,10 @@ class _Planner:
         self.carriers.add(id(node))
         for tensor in inputs:
             self.want(tensor)
+        if rule.aligned or rule.role == "passthrough":
+            self.wider.join([*inputs, *node.outputs])
         if rule.role == "passthrough" and rule.output:
-            for tensor in [*inputs[1:], *node.outputs]:
-                self._join(inputs[0].name, tensor.name)
+            self.groups.join([*inputs, *node.outputs])
         elif rule.role == "passthrough":
             for tensor in node.outputs:
                 del self.wanted[tensor.name]
@@ -249,6 +266,28 @@ class _Planner:
         self.carriers.add(id(node))
         self.want(node.inputs[1 - fused])
 
+    def unfused_residuals(self) -> dict[str, str]:
+        """First outputs of the int8 nodes that would fuse with an addition which stays float before a Q; and why not.
+
+        They would write floats and be quantized again: slower than float layers, which fuse with the addition.
+        """
+        found = {}
+        for node in self.graph.nodes:
+            rule = self.rule(node)
+            residual = rule is not None and rule.role == "residual" and self.fused_output(node).name in self.wanted
+            if not residual or any(self._is_settled(node, t) for t in node.inputs):
+                continue
+            for producer in self.graph.dependencies(node):
+                if self._fuses_into(producer, node):
+                    found[producer.outputs[0].name] = f"{label(node)} behind it stays float, so both cannot fuse"
+        return found
+
+    def _is_settled(self, node: Node, tensor: Tensor) -> bool:
+        """Whether a node reads a tensor through a pair, or a constant."""
+        quantized = self.placement.tensors.get(tensor.name)
+        through_pair = quantized is not None and (quantized.native or id(node) in self.placement.consumers)
+        return through_pair or self.graph.constant(tensor) is not None
+
     def _fuses_into(self, producer: Node, node: Node) -> bool:
         output = producer.outputs[0]
         alone = all(c is node for c in output.outputs) and not self.graph.is_output(output)
@@ -261,14 +300,6 @@ class _Planner:
                 before = max((self.depth.get(id(p), 0) for p in self.graph.dependencies(each)), default=0)
                 self.depth[id(each)] = before + (id(each) in self.anchors)
         return self.depth.get(id(node), 0)
-
-    def _join(self, first: str, second: str) -> None:
-        self.parent[self._root(second)] = self._root(first)
-
-    def _root(self, name: str) -> str:
-        while self.parent.get(name, name) != name:
-            name = self.parent[name]
-        return name
 
     def _collect(self) -> None:
         int8 = self.anchors | self.carriers
@@ -291,7 +322,25 @@ class _Planner:
         return fused and self.fused_output(producer) is node.outputs[0]  # type: ignore[arg-type]
 
     def _add(self, tensor: Tensor, *, native: bool) -> None:
-        self.placement.tensors[tensor.name] = QuantizedTensor(tensor.name, self._root(tensor.name), native)
+        name = tensor.name
+        groups = self.groups.root(name), self.wider.root(name)
+        self.placement.tensors[name] = QuantizedTensor(name, *groups, native)
+
+
+class _Sets:
+    """Disjoint sets of tensors by name; the first of the tensors joined first stands for its set."""
+
+    def __init__(self) -> None:
+        self.parent: dict[str, str] = {}
+
+    def join(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors[1:]:
+            self.parent[self.root(tensor.name)] = self.root(tensors[0].name)
+
+    def root(self, name: str) -> str:
+        while self.parent.get(name, name) != name:
+            name = self.parent[name]
+        return name
 
 
 def _weight_axis(node: Node, graph: Graph) -> int | None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnxopt.analysis.shapes import Shapes, infer
+from onnxopt.analysis.tensorrt_rules import check
 from onnxopt.data import InputSpec, synthetic
 from onnxopt.manager import run_pass
 from onnxopt.pass_api import Context
@@ -23,12 +24,12 @@ CONV = "Conv <pads = [1, 1, 1, 1]>"
 FINAL = "final layer: its error would go straight into the answer"
 
 
-def placed(body, head=HEAD):
+def placed(body, head=HEAD, ignore=()):
     graph = parse_graph(f"{head} {{ {body} }}")
-    return plan(graph, TENSORRT, Shapes(*infer(graph)))
+    return plan(graph, TENSORRT, Shapes(*infer(graph)), ignore)
 
 
-def quantized(body, head=HEAD, shape=(1, 16, 8, 8)):
+def quantized(body, head=HEAD, shape=(1, 16, 8, 8), ignore=()):
     """The float graph and the quantized one."""
     graph = parse_graph(f"{head} {{ {body} }}")
     graph.name_nodes()
@@ -36,7 +37,7 @@ def quantized(body, head=HEAD, shape=(1, 16, 8, 8)):
     inputs = (InputSpec("x", shape, np.dtype(np.float32)),)
     context = Context(TENSORRT, inputs=inputs, fit=synthetic(inputs, 2))
     run_pass(Calibrate(), graph, context, [])
-    run_pass(InsertQDQ(), graph, context, [])
+    run_pass(InsertQDQ(ignore=ignore), graph, context, [])
     return before, graph
 
 
@@ -66,6 +67,25 @@ def test_of_a_residual_add_the_identity_branch_is_quantized():
     assert [graph.producer(t).op for t in add.inputs] == ["Conv", "DequantizeLinear"]
     assert np.isfinite(outputs_of(graph, {"x": np.ones((1, 16, 8, 8), np.float32)})["y"]).all()
     assert [n.op for n in before.nodes].count("Add") == 1
+
+
+RESIDUAL = (
+    f"a = {CONV} (x, w1) b = Sigmoid (a) c = {CONV} (b, w2) d = Add (c, b) e = Relu (d) f = {CONV} (e, w3) "
+    f"y = {CONV} (f, w4)"
+)
+
+
+def test_a_conv_before_an_add_that_must_stay_float_stays_float():
+    found = placed(RESIDUAL, ignore=["d"])
+    assert ("Conv 'c'", "Add 'd' behind it stays float, so both cannot fuse") in found.notes
+    assert list(found.tensors) == ["e", "x"]
+    assert [w.node for w in found.weights] == ["a", "f"]
+
+
+@pytest.mark.parametrize("ignore", [(), ("d",), ("c",), ("f",), ("d", "f")])
+def test_whatever_stays_float_the_rules_hold(ignore):
+    graph = quantized(RESIDUAL, ignore=ignore)[1]
+    assert check(graph) == []
 
 
 def test_of_two_convs_into_an_add_the_deeper_one_fuses():

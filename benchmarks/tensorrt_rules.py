@@ -1,0 +1,132 @@
+"""TensorRT graphs: `quantize --target tensorrt` on every model given, checked without a GPU.
+
+Claim: the rule checker of `onnxopt explain --target tensorrt` finds nothing in what onnxopt emits.
+
+Each model is quantized on a few made-up samples. The figures: pairs on activations, share of the MACs that the rules
+expect in int8, findings, and SQNR of the worst output on a held-out sample, in ONNX Runtime with all optimizations
+off, so that Q and DQ are computed as they are written. Behind a TopK, a comparison or the like two equal scores that
+swap places swap whole rows; there, what goes into the choice is compared in place of the output (marked *).
+
+Models run in a process of their own each and are given up after `--limit` seconds.
+"""
+
+import math
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import workbench
+from workbench import markdown, number
+
+from onnxopt import Graph, model_io, optimize
+from onnxopt.analysis.half.judge import judged
+from onnxopt.analysis.shapes import Shapes, infer
+from onnxopt.calibration.collect import expose
+from onnxopt.data import InputSpec, synthetic
+from onnxopt.errors import OnnxoptError
+from onnxopt.evaluation.agreement import DistanceSums
+from onnxopt.evaluation.inputs import resolve_inputs
+from onnxopt.graph import Array
+from onnxopt.placement.strip import without_pairs
+from onnxopt.registry import load_target
+from onnxopt.report.explain import explain_model
+from onnxopt.runtime.ort import OrtSession
+
+HELD_OUT_SEED = 7
+HEADER = ("model", "pairs", "int8 MACs", "findings", "SQNR, dB", "seconds")
+
+
+def figures(file: Path, passes: str, samples: int) -> dict[str, Any]:
+    """Quantize one model and look at the result."""
+    start = time.monotonic()
+    try:
+        graph = model_io.load(file)
+        inputs = resolve_inputs(graph)[0]
+        made = optimize(graph, passes, target="tensorrt", samples=samples, verify="structure").graph
+        facts = explain_model(made, load_target("tensorrt"), inputs)
+        worst, inner = sqnr(graph, made, inputs)
+    except OnnxoptError as error:
+        return {"model": file.stem, "failed": str(error)}
+    return {
+        "model": file.stem,
+        "pairs": Counter(n.op for n in made.walk())["QuantizeLinear"],
+        "int8_share": facts.int8_share,
+        "findings": [f"{f.rule}: {f.node}: {f.text}" for f in facts.findings],
+        "sqnr_db": worst,
+        "before_a_choice": inner,
+        "seconds": time.monotonic() - start,
+    }
+
+
+def sqnr(graph: Graph, made: Graph, inputs: tuple[InputSpec, ...]) -> tuple[float, bool]:
+    """SQNR in dB of the worst tensor compared, and whether that is an inner one."""
+    feeds = next(iter(synthetic(inputs, 1, seed=HELD_OUT_SEED))).feeds
+    structure = without_pairs(made)
+    structure.sort()
+    there = {t.name for n in graph.nodes for t in n.outputs} & {t.name for n in made.nodes for t in n.outputs}
+    names = [name for name in judged(structure, Shapes(*infer(structure))) if name in there]
+    outputs = {t.name for t in graph.outputs}
+    names = names or sorted(outputs)
+    wanted, got = (_values(g, names, feeds) for g in (graph, made))
+    worst = math.inf
+    for name in names:
+        if wanted[name].dtype.kind == "f":
+            sums = DistanceSums()
+            sums.update(wanted[name], got[name])
+            worst = min(worst, sums.result().sqnr_db)
+    return worst, not outputs.issuperset(names)
+
+
+def _values(graph: Graph, names: Sequence[str], feeds: Any) -> dict[str, Array]:
+    return OrtSession(expose(graph, names).to_proto(), optimized=False).run(feeds, names)
+
+
+def run(files: Iterable[Path], passes: str, samples: int, limit: float) -> Iterable[dict[str, Any]]:
+    """The figures of each file; of those that take longer than `limit` seconds, that they do."""
+    for file in files:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            try:
+                yield pool.apply_async(figures, (file, passes, samples)).get(limit)
+            except multiprocessing.TimeoutError:
+                yield {"model": file.stem, "failed": f"not done in {limit:g} s"}
+
+
+def row(found: dict[str, Any]) -> tuple[str, ...]:
+    """One line of the table."""
+    if "failed" in found:
+        return (found["model"], "-", "-", "-", "-", found["failed"])
+    return (
+        found["model"],
+        str(found["pairs"]),
+        number(100 * found["int8_share"], 1, " %"),
+        str(len(found["findings"])),
+        number(found["sqnr_db"], 1) + ("*" if found["before_a_choice"] else ""),
+        number(found["seconds"], 0),
+    )
+
+
+def main() -> None:
+    """Quantize, check, print."""
+    parser = workbench.command_line(__doc__, samples=4)
+    parser.add_argument("files", nargs="*", type=Path, metavar="MODEL", help="further models")
+    parser.add_argument("--passes", default="quantize", help="what onnxopt runs; default %(default)s")
+    parser.add_argument("--limit", type=float, default=300, help="seconds per model; default %(default)s")
+    options = parser.parse_args()
+    facts = workbench.machine()
+    print(f"{workbench.describe_machine(facts)}; passes {options.passes}, {options.samples} made-up samples\n")
+    subjects = workbench.find_subjects(options, workbench.SUBJECTS) if options.only or not options.files else []
+    everything = []
+    for found in run([*(s.file for s in subjects), *options.files], options.passes, options.samples, options.limit):
+        everything.append(found)
+        workbench.say(" | ".join(row(found)))
+        for text in found.get("findings", ()):
+            workbench.say(f"  {text}")
+    print(markdown(HEADER, map(row, everything)))
+    workbench.write_results(options.json, "tensorrt_rules", facts, everything)
+
+
+if __name__ == "__main__":
+    main()
