@@ -43,11 +43,13 @@ class Metric:
         name: What it is called in the report.
         start: Returns an empty accumulator.
         lower_is_better: Whether smaller values are better.
+        point: What one point is: 0.01 of a score of 0..1 that is quoted in percent, 1 of any other.
     """
 
     name: str
     start: Callable[[], Accumulator]
     lower_is_better: bool = False
+    point: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,13 @@ class Score:
         value: The score of the set.
         count: Number of samples.
         per_sample: Each sample's value, for metrics that are an average; None for others.
+        gathered: What the score was computed from.
     """
 
     value: float
     count: int
     per_sample: list[float] | None = None
+    gathered: Accumulator | None = None
 
 
 @dataclass
@@ -162,9 +166,19 @@ class MeanAveragePrecision:
         """
         if not sum(len(truth) for truth in self.pictures):
             raise UsageError("metric coco-map: none of the pictures has a labelled box")
+        evaluation = self.matched()
+        if evaluation is None:
+            return 0.0
+        with redirect_stdout(StringIO()):
+            evaluation.accumulate()
+            evaluation.summarize()
+        return float(evaluation.stats[0])
+
+    def matched(self) -> Any | None:
+        """Return pycocotools' `COCOeval` with the matches of each picture; None where no box was found."""
         found = np.concatenate(self.found)
         if not len(found):
-            return 0.0
+            return None
         coco_class, evaluation_class = _pycocotools()
         with redirect_stdout(StringIO()):
             coco = coco_class()
@@ -172,9 +186,7 @@ class MeanAveragePrecision:
             coco.createIndex()
             evaluation = evaluation_class(coco, coco.loadRes(found), "bbox")
             evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        return float(evaluation.stats[0])
+        return evaluation
 
 
 def category_ids(categories: Categories, class_count: int | None, names: Mapping[int, str] | None) -> dict[int, int]:
@@ -235,6 +247,7 @@ def _as_coco(pictures: Iterable[Boxes]) -> dict[str, list[dict[str, Any]]]:
     return {"images": images, "annotations": annotations, "categories": named}
 
 
+PERCENT = 0.01
 BUILT_IN = ("top1", "coco-map")
 
 
@@ -251,11 +264,11 @@ def load_metric(spec: Any, *, metadata: Mapping[str, str] | None = None) -> Metr
     if isinstance(spec, Metric):
         return spec
     if spec == "top1":
-        return Metric("top1", lambda: Average(top1))
+        return Metric("top1", lambda: Average(top1), point=PERCENT)
     if spec == "coco-map":
         kept = dict(metadata or {})
         MeanAveragePrecision(kept)  # refuses here where pycocotools is missing
-        return Metric("coco-map", lambda: MeanAveragePrecision(kept))
+        return Metric("coco-map", lambda: MeanAveragePrecision(kept), point=PERCENT)
     if not isinstance(spec, str):
         return _own_metric(spec, getattr(spec, "__name__", type(spec).__name__))
     if not is_symbol(spec):
@@ -356,4 +369,4 @@ def _finish(name: str, gathered: Accumulator, count: int) -> Score:
         raise OptimizationError(f"metric {name} failed over {count} samples: {error!r}") from error
     if not math.isfinite(value):
         raise OptimizationError(f"metric {name} is {value} over {count} samples")
-    return Score(value, count, gathered.values if isinstance(gathered, Average) else None)
+    return Score(value, count, gathered.values if isinstance(gathered, Average) else None, gathered)

@@ -1,21 +1,29 @@
 """Find the few layers whose quantization ruins the outputs, and keep them float.
 
-1. Quantize a copy of the graph and compare its outputs with the float model's on held-out samples. Good enough: done.
+1. Quantize a copy of the graph and see whether it reaches its goals on held-out samples: the SQNR of its outputs to
+   the float model's, and with `--max-drop` a score that keeps to the budget. It does: done.
 2. Else rank the quantizers by what each does alone (see `evaluation.sensitivity`). Taking one out keeps the layers
    that write and read its tensor in float.
-3. Take out the worst one, two, four, … until the outputs are good enough, then halve the last step. Never more layers
-   than `most` allows: where that does not suffice, the best found is kept and the report says so.
+3. Take out the worst one, two, four, … until the goal is reached, then halve the last step. Never more layers than
+   `most` allows: where that does not suffice, the best found is kept and the report says so.
+
+The SQNR comes first, since four samples tell it; the budget goes on from there.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.cost import Cost
-from onnxopt.analysis.shapes import RunShapes, Shapes
-from onnxopt.calibration.measure import Ranging, measure_ranges
+from onnxopt.analysis.shapes import Shapes
+from onnxopt.calibration.measure import Ranging
+from onnxopt.calibration.store import complete
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import UsageError
+from onnxopt.evaluation.budget import Judge
 from onnxopt.evaluation.sensitivity import lone_sqnr, worst_sqnr
+from onnxopt.graph import label
 from onnxopt.placement import FloatNodes, Placement, emit, plan
 from onnxopt.placement.tail import FEATURE_OPS
 from onnxopt.runtime.ort import OrtSession
@@ -27,7 +35,8 @@ class KeepFloat(Pass):
     """Keep the layers float whose quantization ruins the outputs; the fewest that suffice.
 
     When to use it: between `calibrate` and `insert-qdq`; the pipeline `quantize` does it. It costs one comparison where
-    the quantized model is good already.
+    the quantized model is good already. With `--max-drop` it also keeps float what the budget needs; each step of that
+    search scores the model once.
 
     Example:
         keep-float{sqnr=20} keeps layers float until held-out outputs have 20 dB
@@ -53,9 +62,10 @@ class KeepFloat(Pass):
         if names is None:
             names = self._found(graph, context)
             context.resolve(nodes=names)
-        for node in graph.nodes_of(*FEATURE_OPS):
-            if node.outputs[0].name in names:
-                context.note(node, "kept float: quantized it ruins the outputs")
+        self._report(graph, context, names)
+        if names:
+            placement = plan(graph, context.target, context.get(Shapes), names)
+            complete(graph, list(placement.tensors), context.get(CalibrationTable), context.get(Ranging), context)
         context.put(FloatNodes(names))
         return False
 
@@ -69,6 +79,40 @@ class KeepFloat(Pass):
             raise UsageError(f"keep-float needs opset {context.target.opset_floor}; run upgrade-opset before")
         return _Search(graph, context, self).run()
 
+    def _report(self, graph: Graph, context: Context, names: Sequence[str]) -> None:
+        """Name the nodes, and what they cost."""
+        cost = context.get(Cost)
+        kept = []
+        for node in graph.nodes_of(*FEATURE_OPS):
+            if node.outputs[0].name in names:
+                macs = cost.macs.get(node.outputs[0].name, 0)
+                kept.append({"node": label(node), "macs": macs, "share": macs / max(cost.total_macs, 1)})
+                context.note(node, "kept float: quantized it ruins the outputs")
+        context.record.details["kept_float"] = kept
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What a choice of float nodes has to reach.
+
+    Attributes:
+        name: Under which the report has it.
+        measure: Value of a choice.
+        enough: The value to reach.
+        sign: 1 where more is better, else -1.
+        missed: What to say of the best value where that is not enough.
+    """
+
+    name: str
+    measure: Callable[[Sequence[str]], float]
+    enough: float
+    sign: int
+    missed: str
+
+    def reached(self, value: float) -> bool:
+        """Whether a value is good enough."""
+        return self.sign * value >= self.sign * self.enough
+
 
 class _Search:
     def __init__(self, graph: Graph, context: Context, options: KeepFloat) -> None:
@@ -80,58 +124,52 @@ class _Search:
         self.references = [reference.run(f) for f in self.feeds]
 
     def run(self) -> tuple[str, ...]:
-        placement = self.plan(())
-        start = self.quality(())
-        if start >= self.options.sqnr:
-            return ()
-        steps = self.steps(placement)
-        names, reached = _fewest(steps, self.quality, self.options.sqnr, start)
-        where = self.graph.source
-        self.context.record.details["sqnr_db"] = {"all_int8": start, "kept": reached}
-        if reached < self.options.sqnr:
-            self.context.note(where, f"{reached:.1f} dB is the best found; {self.options.sqnr:g} dB were asked for")
-        return names
+        """Reach one goal after the other; a later one takes back nothing."""
+        at = 0
+        for goal in self.goals():
+            values: dict[int, float] = {}
+            start, at = at, self._first(goal, at, values)
+            if len(values) > 1 or not goal.reached(values[at]):
+                self.context.record.details[goal.name] = {"before": values[start], "kept": values[at]}
+            if not goal.reached(values[at]):
+                self.context.note(self.graph.source, goal.missed.format(values[at]))
+        return self.steps[at] if at else ()
 
-    def plan(self, names: Sequence[str]) -> Placement:
-        return plan(self.graph, self.context.target, self.context.get(Shapes), names)
+    def goals(self) -> list[_Goal]:
+        """The SQNR, and the budget where there is one."""
+        wanted = f"{{:.1f}} dB is the best found; {self.options.sqnr:g} dB were asked for"
+        goals = [_Goal("sqnr_db", self.quality, self.options.sqnr, 1, wanted)]
+        if self.context.has(Judge):
+            judge = self.context.get(Judge)
+            lost = f"a drop of {{:.4f}} is the least found; {judge.allowed:.4f} is allowed"
+            goals.append(_Goal("drop", lambda names: judge.drop(self.quantized(names)), judge.tolerated, -1, lost))
+        return goals
 
     def quality(self, names: Sequence[str]) -> float:
         """SQNR of the quantized graph with some nodes kept float, as its target's arithmetic defines it."""
-        quantized = self.graph.copy()
-        placement = plan(quantized, self.context.target, self.context.get(Shapes), names)
-        self._complete(placement)
-        emit(quantized, self.context.target, placement, self.table)
-        session = OrtSession(quantized.to_proto(), threads=2)
+        session = OrtSession(self.quantized(names).to_proto(), threads=2)
         return worst_sqnr(self.references, [session.run(f) for f in self.feeds])
 
-    def _complete(self, placement: Placement) -> None:
-        """Measure what this placement needs and the first one did not."""
-        missing = self.table.missing(placement.tensors)
-        if missing and self.context.fit is not None:
-            table, _ = measure_ranges(
-                self.graph,
-                missing,
-                self.context.fit,
-                self.context.get(RunShapes),
-                self.context.target,
-                self.context.get(Ranging),
-            )
-            for name in missing:
-                self.table[name] = table[name]
+    def quantized(self, names: Sequence[str]) -> Graph:
+        """The graph with some nodes kept float; measures what its placement needs and the first one did not."""
+        quantized = self.graph.copy()
+        placement = plan(quantized, self.context.target, self.context.get(Shapes), names)
+        complete(self.graph, list(placement.tensors), self.table, self.context.get(Ranging), self.context)
+        emit(quantized, self.context.target, placement, self.table)
+        return quantized
 
-    def steps(self, placement: Placement) -> list[tuple[str, ...]]:
-        """What to keep float after one, two, three, … quantizers were taken out, worst first, within `most`."""
+    @cached_property
+    def steps(self) -> list[tuple[str, ...]]:
+        """What to keep float after no, one, two, … quantizers were taken out, worst first, within `most`."""
+        placement = plan(self.graph, self.context.target, self.context.get(Shapes))
         ranked = lone_sqnr(self.graph, self.context.target, placement, self.table, self.feeds[:RANKED_ON])
         cost = self.context.get(Cost)
         allowed = self.options.most * cost.total_macs
-        steps: list[tuple[str, ...]] = []
+        steps: list[tuple[str, ...]] = [()]
         names: list[str] = []
         for group in sorted(ranked, key=lambda g: (ranked[g], g)):
             added = [n for n in self._around(placement, group) if n not in names]
-            spent = sum(
-                cost.macs.get(n.outputs[0].name, 0) for n in self.graph.nodes if n.outputs[0].name in {*names, *added}
-            )
-            if added and spent <= allowed:
+            if added and sum(cost.macs.get(n, 0) for n in [*names, *added]) <= allowed:
                 names += added
                 steps.append(tuple(names))
         return steps
@@ -142,26 +180,30 @@ class _Search:
         nodes = [n for n in self.graph.nodes if id(n) in placement.consumers]
         return [n.outputs[0].name for n in nodes if any(t.name in members for t in [*n.inputs, *n.outputs])]
 
+    def _first(self, goal: _Goal, low: int, values: dict[int, float]) -> int:
+        """The first step from `low` on that is good enough (by doubling, then halving), or else the best one tried.
 
-def _fewest(
-    steps: list[tuple[str, ...]], quality: Callable[[Sequence[str]], float], enough: float, start: float
-) -> tuple[tuple[str, ...], float]:
-    """The first step that is good enough (by doubling, then halving), or else the best one tried."""
-    best: tuple[tuple[str, ...], float] = ((), start)
-    low, high, size = 0, None, 1
-    while low < len(steps) and high is None:
-        index = min(low + size, len(steps))
-        reached = quality(steps[index - 1])
-        best = max(best, (steps[index - 1], reached), key=lambda b: b[1])
-        if reached >= enough:
-            high = index
+        Args:
+            goal: What is good enough.
+            low: The step to begin with.
+            values: Receives the value of each step tried.
+        """
+
+        def good(at: int) -> bool:
+            values[at] = goal.measure(self.steps[at] if at else ())
+            return goal.reached(values[at])
+
+        if good(low):
+            return low
+        high, size = low, 1
+        while high < len(self.steps) - 1:
+            high, size = min(high + size, len(self.steps) - 1), size * 2
+            if good(high):
+                break
+            low = high
         else:
-            low, size = index, size * 2
-    while high is not None and high - low > 1:
-        middle = (low + high) // 2
-        reached = quality(steps[middle - 1])
-        if reached >= enough:
-            high, best = middle, (steps[middle - 1], reached)
-        else:
-            low = middle
-    return best if high is None else (steps[high - 1], best[1])
+            return max(values, key=lambda at: (goal.sign * values[at], -at))
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if good(middle) else (middle, high)
+        return high

@@ -1,0 +1,84 @@
+"""A score for models without labels: how far a model agrees with the float model, 1 being all the way.
+
+1. Classifiers: share of samples on which both prefer the same class.
+2. Detectors whose boxes can be read: F1 of the confident detections, the float model's being the truth.
+3. Any other: share of the outputs' energy that is right, 1 - Σ (a - b)² / Σ a² of the output that suffers most, a
+   detector's boxes and scores apart. 0.99 is an SQNR of 20 dB.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxopt.data import Array, Feeds, Sample
+from onnxopt.evaluation.agreement import DistanceSums, count_matches
+from onnxopt.evaluation.detection import SHOWING_CONFIDENCE, detect, find_layout
+from onnxopt.evaluation.evidence import EnergyShare, Evidence, Ratio
+from onnxopt.evaluation.metrics import class_scores
+from onnxopt.evaluation.parts import output_parts
+
+KINDS = {
+    "detections": "agreement with the float model (F1 of detections)",
+    "classes": "agreement with the float model (top class)",
+    "energy": "agreement with the float model (share of output energy)",
+}
+
+
+@dataclass
+class Likeness:
+    """Gathers what both models gave, sample by sample.
+
+    Attributes:
+        metadata: The float model's `metadata_props`.
+    """
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    _kind: str = ""
+    _rows: list[tuple[Array, Array]] = field(default_factory=list)
+
+    def update(self, reference: Feeds, other: Feeds, sample: Sample) -> None:
+        """Add one sample's outputs of both models."""
+        layout = find_layout(reference, sample.feeds, self.metadata)
+        scores = [class_scores(outputs) for outputs in (reference, other)]
+        if not self._kind:
+            self._kind = "detections" if layout else "classes" if scores[0] is not None else "energy"
+        if self._kind == "detections" and layout is not None:
+            a, b = (detect(o, layout, confidence=SHOWING_CONFIDENCE, every_class=False) for o in (reference, other))
+            self._add([2.0 * count_matches(a, b)], [float(len(a) + len(b))])
+        elif self._kind == "classes" and scores[0] is not None and scores[1] is not None:
+            same = scores[0].argmax(axis=1) == scores[1].argmax(axis=1)
+            self._add([float(same.sum())], [float(same.size)])
+        else:
+            self._add(*_energies(reference, other, sample.feeds, self.metadata))
+
+    def _add(self, first: list[float], second: list[float]) -> None:
+        self._rows.append((np.array(first), np.array(second)))
+
+    @property
+    def name(self) -> str:
+        """What was compared, in words."""
+        return KINDS[self._kind]
+
+    def evidence(self) -> Evidence:
+        """Return the score's parts."""
+        first, second = (np.array([row[i] for row in self._rows]) for i in range(2))
+        if self._kind == "energy":
+            return EnergyShare(first, second)
+        return Ratio(first[:, 0], second[:, 0])
+
+
+def _energies(
+    reference: Feeds, other: Feeds, feeds: Feeds, metadata: Mapping[str, str]
+) -> tuple[list[float], list[float]]:
+    """Energy of the error and of the reference, per part of the outputs; a wrong shape is all error."""
+    wanted, got = (output_parts(outputs, feeds, metadata) for outputs in (reference, other))
+    error, signal = [], []
+    for name, values in wanted.items():
+        sums = DistanceSums()
+        sums.update(values, got.get(name, np.zeros(0)))
+        whole = float(np.sum(np.square(values, dtype=np.float64)))
+        right = sums.compared and np.isfinite(sums.error)
+        error.append(sums.error if right else whole)
+        signal.append(whole)
+    return error, signal
