@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.parameters import channel_parameters, integer_limits, quantization_parameters
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.graph import Array, Constant, Graph, Node, Tensor, Variable
@@ -26,7 +27,9 @@ from onnxopt.targets import Target
 BIAS_LIMIT = 2**31 - 2**16  # codes; the accumulator needs room beside the bias
 
 
-def emit(graph: Graph, target: Target, placement: Placement, table: CalibrationTable) -> None:
+def emit(
+    graph: Graph, target: Target, placement: Placement, table: CalibrationTable, given: GivenRanges | None = None
+) -> None:
     """Quantize a graph in place.
 
     Args:
@@ -34,11 +37,12 @@ def emit(graph: Graph, target: Target, placement: Placement, table: CalibrationT
         target: Number formats and policies.
         placement: What to quantize.
         table: Ranges of all tensors of the placement.
+        given: How weights were stored in the quantized model that this was; their scales stay where they fit.
 
     Raises:
         UsageError: A range is missing (names the tensor).
     """
-    _Emitter(graph, target, placement, table).run()
+    _Emitter(graph, target, placement, table, given or GivenRanges()).run()
 
 
 def group_parameters(target: Target, placement: Placement, table: CalibrationTable, group: str) -> tuple[Array, Array]:
@@ -47,11 +51,23 @@ def group_parameters(target: Target, placement: Placement, table: CalibrationTab
     Raises:
         UsageError: A range is missing (names the tensor).
     """
-    members = [t.name for t in placement.tensors.values() if t.group == group]
-    low, high = min(table[m].low for m in members), max(table[m].high for m in members)
+    low, high = _range(placement, table, group)
     kind = target.activation
     scale, zero = quantization_parameters(low, high, dtype=kind.dtype, symmetric=kind.symmetric, limit=kind.limit)
     return np.asarray(scale, np.float32), np.asarray(zero, kind.dtype)
+
+
+def _range(placement: Placement, table: CalibrationTable, group: str) -> tuple[float, float]:
+    """The range of a group, zero in it; that of its wider group if that costs the group no more than one bit."""
+    wider = next(t.wider for t in placement.tensors.values() if t.group == group)
+    own, whole = (
+        (min(0.0, *(table[t.name].low for t in tensors)), max(0.0, *(table[t.name].high for t in tensors)))
+        for tensors in (
+            [t for t in placement.tensors.values() if t.group == group],
+            [t for t in placement.tensors.values() if t.wider == wider],
+        )
+    )
+    return whole if whole[1] - whole[0] <= 2 * (own[1] - own[0]) else own
 
 
 @dataclass(frozen=True)
@@ -65,8 +81,10 @@ class _Codes:
 
 
 class _Emitter:
-    def __init__(self, graph: Graph, target: Target, placement: Placement, table: CalibrationTable) -> None:
-        self.graph, self.target, self.placement, self.table = graph, target, placement, table
+    def __init__(
+        self, graph: Graph, target: Target, placement: Placement, table: CalibrationTable, given: GivenRanges
+    ) -> None:
+        self.graph, self.target, self.placement, self.table, self.given = graph, target, placement, table, given
         self.scales: dict[str, tuple[Constant, Constant]] = {}
         self.tensors = {t.name: t for n in graph.nodes for t in n.outputs} | {t.name: t for t in graph.inputs}
 
@@ -137,14 +155,16 @@ class _Emitter:
     def _weights(self, node: Node, index: int, axis: int | None) -> None:
         weight = self.graph.constant(node.inputs[index])
         assert weight is not None
-        scale = self._weight_scale(weight, axis)
+        known = self.given.weight_scale(weight, axis, self.target.weight)
+        scale = known if known is not None else self._weight_scale(weight, axis)
         has_bias = node.op in {"Conv", "Gemm"} and len(node.inputs) > 2 and bool(node.inputs[2].name)
         bias = self.graph.constant(node.inputs[2]) if has_bias else None
         if self.target.int32_bias and bias is not None and axis is not None:
             step = self._input_scale(node)
             scale = np.maximum(scale, (np.abs(bias).reshape(-1) / (step * BIAS_LIMIT)).astype(np.float32))
             self._bias(node, bias, (scale * np.float32(step)).astype(np.float32))
-        low, high = integer_limits(self.target.weight.dtype, symmetric=True, limit=self.target.weight.limit)
+        # A given scale may have been made for codes down to -128; one more code is kept if so.
+        low, high = integer_limits(self.target.weight.dtype, symmetric=known is None, limit=self.target.weight.limit)
         zeros = np.zeros(scale.shape, np.int8)
         codes = quantize_linear(weight, scale, zeros, qmin=low, qmax=high, axis=axis)
         self._dequantized(node, index, _Codes(codes, scale, zeros, axis))
@@ -164,7 +184,9 @@ class _Emitter:
 
     def _bias(self, node: Node, bias: Array, scale: Array) -> None:
         flat = np.broadcast_to(bias.reshape(-1), scale.shape)
-        codes = np.rint(flat.astype(np.float64) / scale.astype(np.float64)).astype(np.int32)
+        known = self.given.bias_codes(bias, scale)
+        exact = np.rint(flat.astype(np.float64) / scale.astype(np.float64)).astype(np.int32)
+        codes = exact if known is None else known
         self._dequantized(node, 2, _Codes(codes, scale, np.zeros(scale.shape, np.int32), 0))
 
     def _dequantized(self, node: Node, index: int, codes: _Codes) -> None:

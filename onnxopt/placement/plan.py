@@ -24,7 +24,7 @@ import numpy as np
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.graph import Graph, Node, Tensor, is_standard, label
 from onnxopt.placement.size import why_too_small
-from onnxopt.placement.tail import FEATURE_OPS, Tail, computes_features, find_tail
+from onnxopt.placement.tail import FEATURE_OPS, Tail, find_tail, is_expectation
 from onnxopt.targets import OpRule, Target
 
 
@@ -158,11 +158,11 @@ class _Planner:
         weight = self.graph.constant(node.inputs[1]) if len(node.inputs) > 1 else None
         checks = (
             (self._ignored(node), "named in ignore"),
+            (is_expectation(self.graph, node), "expectation over bins: part of the decode tail"),
             (weight is None, "its weights are computed at run time"),
             (node.outputs[0].name in self.unfused, self.unfused.get(node.outputs[0].name, "")),
             (rule is None or rule.role != "anchor", rule.reason if rule is not None else self.target.default_reason),
             (weight is not None and weight.dtype != "float32", "its weights are not float32"),
-            (not computes_features(self.graph, node), "expectation over bins: part of the decode tail"),
             (self._is_stem(node, weight), "stem: few input channels run faster in float"),
         )
         reason = next((text for failed, text in checks if failed), "")

@@ -35,28 +35,38 @@ def fold_weights(graph: Graph) -> None:
 
 
 def dequantized(graph: Graph, node: Node, codes: Array) -> Array | None:
-    """Values of a constant behind a DequantizeLinear, float32; None where its parameters are not per tensor or axis."""
-    axis = node.attrs.get("axis", 1)
+    """Values of a constant behind a DequantizeLinear, of the type of its scale.
+
+    Returns:
+        None where the parameters are computed, or are neither one for all nor per axis nor per block.
+    """
+    axis, block = node.attrs.get("axis", 1), node.attrs.get("block_size", 0)
     scale = graph.constant(node.inputs[1])
-    zero = graph.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else None
-    if scale is None or not _fits(codes, scale, axis):
+    named = len(node.inputs) > 2 and bool(node.inputs[2].name)
+    zero = graph.constant(node.inputs[2]) if named else None
+    if scale is None or (named and zero is None) or not _fits(codes, scale, axis, block):
         return None
     steps = codes.astype(np.float32)
     if zero is not None:
-        steps = steps - _along(zero, codes.ndim, axis).astype(np.float32)
-    values: Array = (steps * _along(scale, codes.ndim, axis)).astype(np.float32)
+        steps = steps - _along(zero, codes.shape, axis, block).astype(np.float32)
+    values: Array = (steps * _along(scale, codes.shape, axis, block).astype(np.float32)).astype(scale.dtype)
     return values
 
 
-def _fits(codes: Array, scale: Array, axis: int) -> bool:
+def _fits(codes: Array, scale: Array, axis: int, block: int) -> bool:
     if scale.size == 1:
         return True
-    return scale.ndim == 1 and -codes.ndim <= axis < codes.ndim and codes.shape[axis] == scale.size
+    if not -codes.ndim <= axis < codes.ndim:
+        return False
+    if block:
+        return scale.ndim == codes.ndim and scale.shape[axis] * block >= codes.shape[axis]
+    return scale.ndim == 1 and codes.shape[axis] == scale.size
 
 
-def _along(values: Array, rank: int, axis: int) -> Array:
+def _along(values: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
+    """Parameters in a form that broadcasts to the codes."""
     if values.size == 1:
         return values.reshape(())
-    shape = [1] * rank
-    shape[axis] = values.size
-    return values.reshape(shape)
+    if block:
+        return np.take(np.repeat(values, block, axis=axis), range(shape[axis]), axis=axis)
+    return values.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])

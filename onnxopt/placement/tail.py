@@ -6,7 +6,7 @@ computes no features stays float:
 * an operator from which no feature-computing operator (Conv, ConvTranspose, Gemm or MatMul with constant weights)
   can be reached any more: the *tail*;
 * the expectation over bins of a distribution-focal-loss head is a Conv by type and no feature by nature: a 1x1 Conv
-  with the weights 0, 1, 2, … (and perhaps a row of ones). It is recognised and does not count;
+  or a MatMul with the weights 0, 1, 2, … (and perhaps a row of ones). It is recognised and does not count;
 * a Conv with no feature-computing operator behind it: a *final* layer. Its error goes straight into the answer.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxopt.graph import Graph, Node, is_standard
+from onnxopt.graph import Array, Graph, Node, is_standard
 
 FEATURE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -57,10 +57,21 @@ def computes_features(graph: Graph, node: Node) -> bool:
 
 def is_expectation(graph: Graph, node: Node) -> bool:
     """Whether a Conv or MatMul computes the mean of a distribution over bins 0, 1, …, R-1."""
-    weight = graph.constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if weight is None or node.op not in {"Conv", "MatMul"} or weight.size > 2 * 64:
+    rows = _rows(graph, node)
+    if rows is None or rows.size > 2 * 64:
         return False
-    rows = weight.reshape(weight.shape[0], -1) if node.op == "Conv" else weight.reshape(weight.shape[0], -1).T
-    bins = np.arange(rows.shape[1], dtype=weight.dtype)
+    bins = np.arange(rows.shape[1], dtype=rows.dtype)
     others = rows[1:]
     return len(bins) > 1 and np.array_equal(rows[0], bins) and bool((others == 1).all()) and len(others) < 2
+
+
+def _rows(graph: Graph, node: Node) -> Array | None:
+    """Constant weights as a matrix whose rows meet the activations; either operand of a MatMul may be the constant."""
+    if node.op not in {"Conv", "MatMul"} or len(node.inputs) < 2:
+        return None
+    left, right = graph.constant(node.inputs[0]), graph.constant(node.inputs[1])
+    if node.op == "Conv":
+        return right.reshape(right.shape[0], -1) if right is not None else None
+    if left is not None:
+        return left if left.ndim == 2 else None
+    return right.reshape(right.shape[0], -1).T if right is not None and right.ndim else None

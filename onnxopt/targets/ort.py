@@ -9,7 +9,8 @@ that 1.31 really runs. The rules in words:
    So every quantized Conv gets a Q on its output, also where the next operator is float.
 3. Element-wise and shape operators run in int8 only where all their tensors are quantized, and the latter only if
    scale and zero point are the same on both sides.
-4. A pair around an operator without an int8 kernel only costs time: there is none.
+4. QLinearConcat copies where scale and zero point are the same on all sides, and looks every value up where not.
+5. A pair around an operator without an int8 kernel only costs time: there is none.
 """
 
 from onnxopt.targets.target import NumberFormat, OpRule, Target
@@ -25,13 +26,14 @@ _RULES: dict[str, OpRule] = {
     "MatMul": OpRule("anchor", output=False),
     "Add": _BINARY,
     "Mul": _BINARY,
-    "Concat": _BINARY,
+    "Concat": OpRule("follower", inputs=None, aligned=True),
     "Sigmoid": _UNARY,
     "LeakyRelu": _UNARY,
     "AveragePool": _UNARY,
     "GlobalAveragePool": _UNARY,
     "MaxPool": _MOVE,
     "Resize": _MOVE,
+    "Tile": _MOVE,
     "Reshape": _MOVE,
     "Transpose": _MOVE,
     "Flatten": _MOVE,
@@ -58,6 +60,7 @@ ORT = Target(
     max_stem_channels=4,
     contrib_silu=True,
     softmax_by_exp=True,
+    resize_by_tile=True,
     requantizes_float=True,
     int32_bias=True,
     alignment=0,

@@ -33,6 +33,8 @@ class OpRule:
         inputs: Which inputs carry activations; None for all.
         output: Whether a Q must follow directly. A passthrough without one lets a Q behind it move before it.
         per_channel: Of an anchor: whether its weights have one scale per output channel, or one for all.
+        aligned: Of a follower: whether it runs faster where its tensors share scale and zero point. They do where
+            that costs none of them more than one bit.
         reason: Why the op is left in float, for ops that have no role.
     """
 
@@ -40,6 +42,7 @@ class OpRule:
     inputs: tuple[int, ...] | None = (0,)
     output: bool = True
     per_channel: bool = True
+    aligned: bool = False
     reason: str = ""
 
 
@@ -86,7 +89,8 @@ class Target:
         max_stem_channels: A Conv on the graph input with at most so many input channels stays float.
         quantize_final: Whether weighted layers with no other behind them run in int8 too.
         contrib_silu: Whether `com.microsoft.QuickGelu` may be emitted.
-        softmax_by_exp: Whether the softmax of a box head is faster as Exp, Conv and Div.
+        softmax_by_exp: Whether the softmax of a box head is faster as Exp, MatMul and Div.
+        resize_by_tile: Whether int8 up-sampling is faster as a Tile of pixels in channels-last layout.
         requantizes_float: Whether the runtime quantizes a float layer between Q/DQ by itself, so that keeping it float
             takes a per-channel DQ before it.
         int32_bias: Whether biases are emitted as int32 behind a DQ.
@@ -110,6 +114,7 @@ class Target:
     quantize_final: bool = False
     contrib_silu: bool = False
     softmax_by_exp: bool = False
+    resize_by_tile: bool = False
     requantizes_float: bool = False
     int32_bias: bool = False
     alignment: int = 8

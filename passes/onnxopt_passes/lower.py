@@ -12,20 +12,28 @@ For every target whose int8 kernels know GlobalAveragePool and no ReduceMean (`o
 For a target with `softmax_by_exp`:
 
 3. The expectation over the bins of a distribution-focal-loss head, sum_i i·softmax(x)_i over axis 1, is
-   (sum_i i·e^x_i) / (sum_i e^x_i): Exp, one 1x1 Conv with two rows of weights, Split, Div. ONNX Runtime's Softmax
-   over axis 1 is slow. What keeps the sum finite: where the samples show logits within ±40, a Clip to ±80, which
-   changes nothing up to twice of what was seen; else the maximum is subtracted first, as softmax itself does.
+   (sum_i i·e^x_i) / (sum_i e^x_i): Exp, one MatMul by two rows of weights, Split, Div, in the order of axes that the
+   head comes in. ONNX Runtime's Softmax over axis 1 is slow. What keeps the sum finite: where the samples show logits
+   within ±40, a Clip to ±80, which changes nothing up to twice of what was seen; else the maximum is subtracted
+   first, as softmax itself does.
+
+For a target with `resize_by_tile`:
+
+4. Nearest-neighbour up-sampling by whole factors that will run in int8 is a Tile of pixels in channels-last layout:
+   ONNX Runtime keeps int8 in that layout, where its Resize is ten times slower than copying.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from onnxopt import Constant, Context, Graph, Node, Pass, Tensor, Variable, option
+from onnxopt import Context, Graph, Node, Pass, Tensor, Variable, option
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.analysis.silu_probe import faster_form
+from onnxopt.analysis.upsampling import repeats
 from onnxopt.calibration.collect import expose
-from onnxopt.graph import is_standard
+from onnxopt.graph import Array, is_standard
 from onnxopt.placement import plan
 from onnxopt.placement.tail import is_expectation
 from onnxopt.runtime.adapter import load_runtime
@@ -33,6 +41,8 @@ from onnxopt.runtime.ort import OrtSession
 
 EXP_LIMIT = 80.0  # e^80 * 1024 bins is still a finite float32
 SEEN_LIMIT = EXP_LIMIT / 2
+BINS = 2  # axis of the bins in the logits of a box head: picture, side, bin, place
+SWAP = [0, 2, 1, 3]
 LOOKS = 4  # samples looked at to see how large the logits get
 
 
@@ -68,6 +78,8 @@ class Lower(Pass):
             rewritten += _mean(graph, context)
         if context.target.softmax_by_exp:
             rewritten += _expectation(graph, context)
+        if context.target.resize_by_tile:
+            rewritten += _tile(graph, context)
         return rewritten > 0
 
     def _form(self, graph: Graph, context: Context) -> str:
@@ -157,7 +169,7 @@ def _expectation(graph: Graph, context: Context) -> int:
     for softmax, conv in found:
         _rewrite_expectation(graph, softmax, conv, small=largest[softmax.inputs[0].name] <= SEEN_LIMIT)
     if found:
-        context.count("box softmax to Exp and Conv", len(found))
+        context.count("box softmax to Exp and MatMul", len(found))
     return len(found)
 
 
@@ -188,26 +200,77 @@ def _box_heads(graph: Graph, context: Context) -> Iterator[tuple[Node, Node]]:
 def _rewrite_expectation(graph: Graph, softmax: Node, conv: Node, *, small: bool) -> None:
     bins = graph.constant(conv.inputs[1])
     assert bins is not None
-    output = conv.outputs[0]
+    name, output = conv.name, conv.outputs[0]
     conv.outputs.clear()
-    x = softmax.inputs[0]
+
+    def add(op: str, inputs: list[Tensor | Array], attrs: dict[str, Any] | None = None, outputs: int = 1) -> Node:
+        return graph.add_node(op, inputs, attrs, outputs=outputs, name=f"{name}_{op.lower()}", before=conv)
+
+    transpose = graph.producer(softmax.inputs[0])
+    x = _sides_first(graph, softmax, conv)
     if small:
-        limits = [np.asarray(b, np.float32) for b in (-EXP_LIMIT, EXP_LIMIT)]
-        x = graph.add_node("Clip", [x, *limits], name=f"{softmax.name}_clip", before=conv).outputs[0]
+        x = add("Clip", [x, *(np.asarray(b, np.float32) for b in (-EXP_LIMIT, EXP_LIMIT))]).outputs[0]
     else:
-        as_input = graph.opset >= 18
-        peak = graph.add_node(
-            "ReduceMax",
-            [x, np.asarray([1], np.int64)] if as_input else [x],
-            {} if as_input else {"axes": [1]},
-            name=f"{softmax.name}_peak",
-            before=conv,
-        ).outputs[0]
-        x = graph.add_node("Sub", [x, peak], name=f"{softmax.name}_shift", before=conv).outputs[0]
-    x = graph.add_node("Exp", [x], name=f"{softmax.name}_exp", before=conv).outputs[0]
-    weight: Constant = graph.add_constant(f"{conv.name}_bins", np.concatenate([bins, np.ones_like(bins)]))
-    sums = graph.add_node("Conv", [x, weight], {"kernel_shape": [1, 1]}, name=conv.name, before=conv).outputs[0]
-    sizes = np.asarray([1, 1], np.int64)
-    parts = graph.add_node("Split", [sums, sizes], {"axis": 1}, outputs=2, name=f"{conv.name}_split", before=conv)
-    graph.add_node("Div", list(parts.outputs), outputs=[output], name=f"{conv.name}_mean", before=conv)
+        axis = np.asarray([BINS], np.int64)
+        peak = add("ReduceMax", [x, axis]) if graph.opset >= 18 else add("ReduceMax", [x], {"axes": [BINS]})
+        x = add("Sub", [x, peak.outputs[0]]).outputs[0]
+    powers = add("Exp", [x]).outputs[0]
+    rows = bins.reshape(1, -1)
+    sums = add("MatMul", [np.concatenate([rows, np.ones_like(rows)]), powers]).outputs[0]
+    parts = add("Split", [sums, np.asarray([1, 1], np.int64)], {"axis": BINS}, outputs=2)
+    mean = add("Div", list(parts.outputs)).outputs[0]
+    graph.add_node("Transpose", [mean], {"perm": SWAP}, outputs=[output], name=name, before=conv)
     graph.remove(conv, softmax)
+    if transpose is not None and transpose.op == "Transpose" and not transpose.outputs[0].outputs:
+        graph.remove(transpose)
+
+
+def _sides_first(graph: Graph, softmax: Node, conv: Node) -> Tensor:
+    """The logits with their bins on axis 2, as heads have them before they transpose for the softmax."""
+    producer = graph.producer(softmax.inputs[0])
+    if producer is not None and producer.op == "Transpose" and list(producer.attrs.get("perm", ())) == SWAP:
+        return producer.inputs[0]
+    name = f"{softmax.name}_transpose"
+    return graph.add_node("Transpose", [softmax.inputs[0]], {"perm": SWAP}, name=name, before=conv).outputs[0]
+
+
+def _tile(graph: Graph, context: Context) -> int:
+    shapes = context.get(Shapes)
+    found = [(n, f) for n in graph.nodes_of("Resize") if (f := repeats(graph, n, shapes)) is not None]
+    int8 = plan(graph, context.target, shapes).tensors if found else {}
+    count = 0
+    for node, factors in found:
+        if node.outputs[0].name not in int8:
+            continue
+        shape = shapes.shape(node.inputs[0])
+        if shape is None or len(shape) != 4 or not all(isinstance(d, int) for d in shape[1:]):
+            context.note(node, "up-sampling of a picture whose size is not known before it runs")
+            continue
+        channels, height, width = (int(d) for d in shape[1:] if isinstance(d, int))
+        _rewrite_upsampling(graph, node, (height, width, channels), factors)
+        count += 1
+    if count:
+        context.count("up-sampling to Tile", count)
+    return count
+
+
+def _rewrite_upsampling(graph: Graph, resize: Node, size: tuple[int, int, int], factors: tuple[int, int]) -> None:
+    (height, width, channels), (down, right) = size, factors
+    x, output = resize.inputs[0], resize.outputs[0]
+    resize.outputs.clear()
+    steps: tuple[tuple[str, list[int]], ...] = (
+        ("Reshape", [-1, height, 1, width, 1, channels]),
+        ("Tile", [1, 1, down, 1, right, 1]),
+        ("Reshape", [-1, height * down, width * right, channels]),
+    )
+
+    def add(op: str, inputs: list[Tensor | Array], attrs: dict[str, Any] | None = None) -> Tensor:
+        name = f"{resize.name}_{op.lower()}"
+        return graph.add_node(op, inputs, attrs, name=name, before=resize).outputs[0]
+
+    x = add("Transpose", [x], {"perm": [0, 2, 3, 1]})
+    for op, numbers in steps:
+        x = add(op, [x, np.asarray(numbers, np.int64)])
+    attrs = {"perm": [0, 3, 1, 2]}
+    graph.add_node("Transpose", [x], attrs, outputs=[output], name=resize.name, before=resize)
+    graph.remove(resize)

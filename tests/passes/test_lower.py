@@ -82,8 +82,40 @@ HEAD = """(float[1,4,2,5] x) => (float[1,1,2,5] y) <float[1,4,1,1] w = {0, 1, 2,
 @pytest.mark.parametrize(("gain", "first"), [(1, "Clip"), (1000, "ReduceMax")])
 def test_box_softmax_is_kept_finite_as_its_logits_demand(gain, first):
     graph, record = lowered(HEAD.replace("GAIN", str(gain)))
-    assert record.counts == {"box softmax to Exp and Conv": 1}
-    assert graph.nodes[1].op == first
+    assert record.counts == {"box softmax to Exp and MatMul": 1}
+    assert [n.op for n in graph.nodes][2] == first
+
+
+def test_box_softmax_in_the_layout_of_the_head_needs_no_transposition():
+    graph, _ = lowered(
+        """(float[1,2,4,5] x) => (float[1,1,2,5] y) <float[1,4,1,1] w = {0, 1, 2, 3}> {
+        t = Transpose <perm = [0, 2, 1, 3]> (x)  s = Softmax <axis = 1> (t)  y = Conv (s, w) }"""
+    )
+    graph.sort()
+    assert [n.op for n in graph.nodes] == ["Clip", "Exp", "MatMul", "Split", "Div", "Transpose"]
+
+
+PYRAMID = """(float[N,8,2,3] x) => (float[N,8,2,3] z) <float[8,8,1,1] v, float[8,8,3,3] w, float[8,8,1,1] u,
+    float[4] scales = {1, 1, 3, 2}> {
+    a = Conv (x, v)  r = Relu (a)
+    b = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (r, , scales)
+    c = Conv <strides = [3, 2], pads = [1, 1, 0, 1]> (b, w)  z = Conv (c, u) }"""
+
+
+def test_upsampling_in_int8_becomes_tile():
+    graph, record = lowered(PYRAMID.replace("[N,", "[2,"))
+    ops = ["Conv", "Relu", "Transpose", "Reshape", "Tile", "Reshape", "Transpose", "Conv", "Conv"]
+    assert [n.op for n in graph.nodes] == ops
+    assert record.counts == {"up-sampling to Tile": 1}
+
+
+def test_upsampling_between_float_layers_stays():
+    graph, _ = lowered(
+        """(float[1,8,2,3] x) => (float[1,8,4,6] y) <float[4] scales = {1, 1, 2, 2}> {
+        y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">
+        (x, , scales) }"""
+    )
+    assert [n.op for n in graph.nodes] == ["Resize"]
 
 
 def test_targets_that_gain_nothing_are_left_alone():
