@@ -5,7 +5,8 @@ import pytest
 
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.table import CalibrationEntry, CalibrationTable
-from onnxopt.placement import emit, group_parameters, plan
+from onnxopt.placement import emit, plan
+from onnxopt.placement.emit import group_parameters
 from onnxopt.report.record import PassRecord
 from onnxopt.targets.ort import ORT
 from onnxopt.testing import parse_graph, plain_context
