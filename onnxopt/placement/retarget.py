@@ -60,8 +60,11 @@ def take_apart(graph: Graph) -> TakenApart:
     """Take Q and DQ out of a graph, in place."""
     graph.sort()
     done = TakenApart()
+    taken = {t.name for n in graph.walk() for t in [*n.inputs, *n.outputs]} | {
+        t.name for t in graph.unused_initializers
+    }
     for node in [n for n in graph.nodes if is_pair(n) and n.op == "DequantizeLinear"]:
-        done.constants += _take_constant(graph, node, done.given)
+        done.constants += _take_constant(graph, node, done.given, taken)
     done.unread = _drop_unread(graph)
     ends = [_take_pair(graph, *found) for found in _pairs(graph)]
     for end in ends:  # names only now: graph outputs keep theirs
@@ -95,7 +98,7 @@ def _is_own(graph: Graph, node: Node) -> bool:
     return any(n is node for n in graph.nodes)
 
 
-def _take_constant(graph: Graph, node: Node, given: GivenRanges) -> bool:
+def _take_constant(graph: Graph, node: Node, given: GivenRanges, taken: set[str]) -> bool:
     """Put floats in the place of a constant behind a DequantizeLinear, or behind a pair."""
     quantize = graph.producer(node.inputs[0])
     paired = quantize is not None and is_pair(quantize)
@@ -113,14 +116,22 @@ def _take_constant(graph: Graph, node: Node, given: GivenRanges) -> bool:
     if scale.size == 1 or scale.ndim == 1:
         axis = None if scale.size == 1 else int(node.attrs.get("axis", 1))
         given.add_constant(values, GivenCodes(scale.reshape(-1), zero.reshape(-1), dtype, axis, codes))
-    replacement = source if codes is None else _named(graph, source, values)
+    replacement = source if codes is None else _constant(source, values, taken)
     graph.replace_uses(node.outputs[0], replacement)
     graph.remove(node)
     return True
 
 
-def _named(graph: Graph, codes: Tensor, values: Array) -> Constant:
-    return graph.add_constant(codes.name.removesuffix("_quantized"), values)
+def _constant(codes: Tensor, values: Array, taken: set[str]) -> Constant:
+    """New constant, named as the codes were before they were codes.
+
+    Not by `Graph.unique_name`, which would keep the names of all pairs from those that come in their place.
+    """
+    name = codes.name.removesuffix("_quantized")
+    while name in taken:
+        name += "_float"
+    taken.add(name)
+    return Constant(name, values)
 
 
 def _drop_unread(graph: Graph) -> int:

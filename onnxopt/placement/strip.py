@@ -49,8 +49,7 @@ def dequantized(graph: Graph, node: Node, codes: Array) -> Array | None:
     steps = codes.astype(np.float32)
     if zero is not None:
         steps = steps - _along(zero, codes.shape, axis, block).astype(np.float32)
-    values: Array = (steps * _along(scale, codes.shape, axis, block).astype(np.float32)).astype(scale.dtype)
-    return values
+    return np.asarray(steps * _along(scale, codes.shape, axis, block).astype(np.float32), scale.dtype)
 
 
 def _fits(codes: Array, scale: Array, axis: int, block: int) -> bool:

@@ -2,14 +2,16 @@
 
 1. The placement for the target says which tensors those are; nothing else is measured.
 2. Ranges that the user's file has (`--calibration-table`) are taken from it (see `calibration.store`).
-3. Ranges that follow from another tensor's are derived (see `calibration.derive`).
-4. One streaming sweep over the calibration samples serves all of them, in constant memory.
+3. Those of Q/DQ pairs that `strip-qdq` took out are kept (see `calibration.given`).
+4. Ranges that follow from another tensor's are derived (see `calibration.derive`).
+5. One streaming sweep over the calibration samples serves all of them, in constant memory.
 """
 
 from typing import cast
 
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.shapes import Shapes
+from onnxopt.calibration.given import GivenRanges, entries
 from onnxopt.calibration.measure import Ranging
 from onnxopt.calibration.methods import DEFAULT_METHOD, DEFAULT_PERCENTILE, METHODS, Method
 from onnxopt.calibration.store import complete, open_table
@@ -48,11 +50,27 @@ class Calibrate(Pass):
         names = list(placement.tensors)
         table = open_table(graph, names, context)
         read = len(names) - len(table.missing(names))
+        known = _given(graph, table, context)
+        kept = sum(name in known for name in names)
         measured, derived = complete(graph, names, table, ranging, context)
         context.put(table)
         context.put(ranging)
         if read:
             context.count("ranges read", read)
+        if kept:
+            context.count("ranges kept from the given pairs", kept)
         context.count("tensors measured", measured)
         context.count("tensors derived", derived)
         return False
+
+
+def _given(graph: Graph, table: CalibrationTable, context: Context) -> set[str]:
+    """Add to the table what the pairs of the given model said and the user's file does not; returns the names."""
+    if not context.has(GivenRanges):
+        return set()
+    graph.sort()
+    known = entries(graph, context.get(GivenRanges), context.target.activation)
+    names = table.missing(known)
+    for name in names:
+        table[name] = known[name]
+    return set(names)

@@ -7,10 +7,13 @@
 
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.shapes import Shapes
+from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import UsageError
+from onnxopt.graph import label
 from onnxopt.placement import FloatNodes, emit, plan
 from onnxopt.placement.reference import fake_quantized
+from onnxopt.placement.retarget import is_pair, why_left
 
 
 class InsertQDQ(Pass):
@@ -34,8 +37,7 @@ class InsertQDQ(Pass):
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Place and emit."""
-        if any(n.op in {"QuantizeLinear", "DequantizeLinear"} for n in graph.walk()):
-            raise UsageError(f"{graph.source} is quantized already (it holds Q/DQ); give the float model")
+        _refuse_pairs(graph)
         if graph.opset < context.target.opset_floor:
             raise UsageError(f"insert-qdq needs opset {context.target.opset_floor}; run upgrade-opset before")
         kept = context.get(FloatNodes).names if context.has(FloatNodes) else ()
@@ -45,7 +47,8 @@ class InsertQDQ(Pass):
         if not placement.weights:
             context.note(graph.source, "nothing to quantize: no weighted operator that the target runs in int8")
             return False
-        emit(graph, context.target, placement, context.get(CalibrationTable))
+        given = context.get(GivenRanges) if context.has(GivenRanges) else None
+        emit(graph, context.target, placement, context.get(CalibrationTable), given)
         context.count("activations quantized", len(placement.tensors))
         context.count("weights quantized", len(placement.weights))
         return True
@@ -53,3 +56,13 @@ class InsertQDQ(Pass):
     def reference(self, before: Graph, after: Graph) -> Graph | None:  # noqa: ARG002
         """The same rounding spelled out in float operators."""
         return fake_quantized(after)
+
+
+def _refuse_pairs(graph: Graph) -> None:
+    """Raise where a Q or DQ is left in the graph, saying which and what to do."""
+    node = next((n for n in graph.walk() if is_pair(n)), None)
+    if node is None:
+        return
+    why = why_left(graph, node)
+    advice = f"{why}, so strip-qdq cannot take it out; give the float model" if why else "run strip-qdq before"
+    raise UsageError(f"{graph.source} is quantized already: it holds {label(node)}; {advice}")

@@ -13,7 +13,8 @@ SIMPLIFY = NamedPipeline(
 QUANTIZE = NamedPipeline(
     name="quantize",
     summary="Calibrate and insert Q/DQ pairs so that the target runs the model in int8.",
-    text="upgrade-opset,simplify,sink-upsample,lower,calibrate,keep-float,insert-qdq,merge-duplicates,eliminate-dead",
+    text="strip-qdq,upgrade-opset,simplify,sink-upsample,lower,calibrate,keep-float,insert-qdq,"
+    "merge-duplicates,eliminate-dead",
     options={
         "method": "calibrate.method",
         "percentile": "calibrate.percentile",
