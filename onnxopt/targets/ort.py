@@ -61,6 +61,7 @@ ORT = Target(
     contrib_silu=True,
     softmax_by_exp=True,
     resize_by_tile=True,
+    slow_subnormals=True,
     requantizes_float=True,
     int32_bias=True,
     alignment=0,

@@ -91,6 +91,7 @@ class Target:
         contrib_silu: Whether `com.microsoft.QuickGelu` may be emitted.
         softmax_by_exp: Whether the softmax of a box head is faster as Exp, MatMul and Div.
         resize_by_tile: Whether int8 up-sampling is faster as a Tile of pixels in channels-last layout.
+        slow_subnormals: Whether numbers below the smallest normal float32 slow a MatMul down.
         requantizes_float: Whether the runtime quantizes a float layer between Q/DQ by itself, so that keeping it float
             takes a per-channel DQ before it.
         int32_bias: Whether biases are emitted as int32 behind a DQ.
@@ -115,6 +116,7 @@ class Target:
     contrib_silu: bool = False
     softmax_by_exp: bool = False
     resize_by_tile: bool = False
+    slow_subnormals: bool = False
     requantizes_float: bool = False
     int32_bias: bool = False
     alignment: int = 8

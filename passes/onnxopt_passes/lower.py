@@ -21,6 +21,11 @@ For a target with `resize_by_tile`:
 
 4. Nearest-neighbour up-sampling by whole factors that will run in int8 is a Tile of pixels in channels-last layout:
    ONNX Runtime keeps int8 in that layout, where its Resize is ten times slower than copying.
+
+For a target with `slow_subnormals`:
+
+5. Softmax makes numbers so small that x86 multiplies them ten times slower (below 2^-126). Where the samples show more
+   than one in a thousand of them in a Softmax that a MatMul reads, a Clip raises them to 2^-126.
 """
 
 from collections.abc import Iterator
@@ -43,6 +48,8 @@ EXP_LIMIT = 80.0  # e^80 * 1024 bins is still a finite float32
 SEEN_LIMIT = EXP_LIMIT / 2
 BINS = 2  # axis of the bins in the logits of a box head: picture, side, bin, place
 SWAP = [0, 2, 1, 3]
+SMALLEST = np.finfo(np.float32).smallest_normal
+SUBNORMAL_SHARE = 1e-3
 LOOKS = 4  # samples looked at to see how large the logits get
 
 
@@ -80,6 +87,8 @@ class Lower(Pass):
             rewritten += _expectation(graph, context)
         if context.target.resize_by_tile:
             rewritten += _tile(graph, context)
+        if context.target.slow_subnormals:
+            rewritten += _raise_subnormals(graph, context)
         return rewritten > 0
 
     def _form(self, graph: Graph, context: Context) -> str:
@@ -232,6 +241,34 @@ def _sides_first(graph: Graph, softmax: Node, conv: Node) -> Tensor:
         return producer.inputs[0]
     name = f"{softmax.name}_transpose"
     return graph.add_node("Transpose", [softmax.inputs[0]], {"perm": SWAP}, name=name, before=conv).outputs[0]
+
+
+def _raise_subnormals(graph: Graph, context: Context) -> int:
+    found = [n for n in graph.nodes_of("Softmax") if _matmul_reads(graph, n)]
+    if not found or context.fit is None or context.cannot_run or graph.opset < 12:
+        return 0
+    names = [n.outputs[0].name for n in found]
+    session = OrtSession(expose(graph, names).to_proto())
+    count = 0
+    seen = session.run(next(iter(context.fit.take(1))).feeds, names)
+    for node in found:
+        values = seen[node.outputs[0].name]
+        if values.dtype != np.float32 or np.mean((values > 0) & (values < SMALLEST)) <= SUBNORMAL_SHARE:
+            continue
+        readers = graph.consumers(node.outputs[0])
+        limits = [np.asarray(limit, np.float32) for limit in (SMALLEST, 1.0)]
+        clip = graph.add_node("Clip", [node.outputs[0], *limits], name=f"{node.name}_normal", before=readers[0])
+        graph.replace_uses(node.outputs[0], clip.outputs[0], readers)
+        count += 1
+    if count:
+        context.count("Softmax kept from subnormal numbers", count)
+    return count
+
+
+def _matmul_reads(graph: Graph, node: Node) -> bool:
+    readers = graph.consumers(node.outputs[0])
+    behind = [r for t in readers if t.op == "Transpose" for r in graph.consumers(t.outputs[0])]
+    return any(r.op == "MatMul" for r in [*readers, *behind])
 
 
 def _tile(graph: Graph, context: Context) -> int:

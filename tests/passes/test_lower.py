@@ -118,6 +118,17 @@ def test_upsampling_between_float_layers_stays():
     assert [n.op for n in graph.nodes] == ["Resize"]
 
 
+@pytest.mark.parametrize(
+    ("gain", "ops"), [(1, ["Mul", "Softmax", "MatMul"]), (99, ["Mul", "Softmax", "Clip", "MatMul"])]
+)
+def test_softmax_whose_samples_show_subnormal_numbers_is_clipped(gain, ops):
+    graph, _ = lowered(
+        f"""(float[1,8,64] x) => (float[1,8,4] y) <float gain = {{{gain}}}, float[64,4] w> {{
+        a = Mul (x, gain)  s = Softmax <axis = -1> (a)  y = MatMul (s, w) }}"""
+    )
+    assert [n.op for n in graph.nodes] == ops
+
+
 def test_targets_that_gain_nothing_are_left_alone():
     assert_rewrites(Lower(), SILU, None)
     assert plain_context().target.contrib_silu is False
