@@ -19,10 +19,13 @@ import onnx
 
 from onnxopt import __version__, guard, model_io, registry
 from onnxopt import recipe as recipes
+from onnxopt.calibration.store import TableFile
+from onnxopt.calibration.table import CalibrationTable
 from onnxopt.data import Dataset, Preprocess, infer_preprocess, open_dataset, parse_preprocess, synthetic
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation import health, measure
 from onnxopt.evaluation.batches import fill_dataset
+from onnxopt.evaluation.budget import ENOUGH_PICTURES, Budget, Judge, Verdict
 from onnxopt.evaluation.input_range import guess_range
 from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.evaluation.metrics import Metric, load_metric, score
@@ -31,9 +34,9 @@ from onnxopt.manager import Observer, check_requirements
 from onnxopt.observers.verify import Level, Verify
 from onnxopt.pass_api import Context, Pass
 from onnxopt.pipeline import Stage, resolve
-from onnxopt.report.run import RunReport
+from onnxopt.report.run import RunReport, kept_float
 from onnxopt.runtime import host
-from onnxopt.runtime.adapter import Runtime, load_runtime
+from onnxopt.runtime.adapter import Runtime, Session, load_runtime
 from onnxopt.runtime.latency import Comparison
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets import Target
@@ -46,6 +49,7 @@ VERIFY_OUTPUTS_UP_TO = 200 * 2**20  # bytes of weights
 ROUNDS, SECONDS = 30, 20.0  # of the final latency comparison; a stage's own is a third of that
 
 SYNTHETIC_WARNING = "no --data given: calibrated on synthetic pictures, so accuracy is unverified"
+JUDGED_ON_SYNTHETIC = "no --data given: judged on synthetic pictures, so accuracy is unverified"
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ def optimize(
     data: Any = None,
     eval_data: Any = None,
     metric: Any = None,
+    max_drop: str | float | None = None,
+    calibration_table: str | Path | None = None,
     preprocess: Any = None,
     samples: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
@@ -103,6 +109,10 @@ def optimize(
         eval_data: What to score on; default: the source's validation split, else held-out samples of `data`.
         metric: `top1`, `coco-map`, `module:function`, a function `(outputs, sample) -> float`, or an object with
             `update(outputs, sample)` and `compute() -> float`.
+        max_drop: Accuracy budget: `"1%"` of the float model's score, or so many points (0.01 of top1, coco-map and
+            agreement, 1 of a metric of your own). Judged on what is scored on; without a metric by agreement with the
+            float model.
+        calibration_table: File of ranges. If it is there, only what it lacks is measured; else it is written.
         preprocess: How pictures become inputs; default: inferred from metadata.
         samples: Use at most so many of `data`.
         input_shapes: Input name to shape, for dynamic inputs.
@@ -112,29 +122,34 @@ def optimize(
 
     Raises:
         UsageError: The model, the data or the request cannot be used as given.
-        OptimizationError: A pass broke its promise, or outputs are not finite.
+        OptimizationError: A pass broke its promise, outputs are not finite, or the budget is missed.
     """
     said = recipes.load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
+
+    def chosen(given: Any, key: str) -> Any:
+        return given if given is not None else getattr(said, key, None)
+
     if passes is None and said is None:
         raise UsageError("nothing to do: give passes or a recipe")
-    stages = resolve(passes if passes is not None else said.pipeline)  # type: ignore[union-attr]
-    chosen = target if target is not None else (said.target if said and said.target else "ort")
+    limit = chosen(max_drop, "max_drop")
+    budget = Budget.parse(limit) if limit is not None else None
     run = _Run(
         graph=_graph_of(model),
         size=Path(model).stat().st_size if isinstance(model, str | Path) else None,
         digest=_digest(model),
-        target=_table(chosen),
-        stages=stages,
+        target=_table(chosen(target, "target") or "ort"),
+        stages=resolve(chosen(passes, "pipeline")),
         keep_anyway=keep_anyway or (said is not None and not said.never_slower),
         input_shapes=input_shapes,
     )
+    run.open_table(chosen(calibration_table, "calibration_table"))
     run.open_data(
-        data if data is not None else (said.source if said else None),
-        eval_data if eval_data is not None else (said.evaluation if said else None),
-        preprocess if preprocess is not None else (said.preprocess if said else None),
-        samples if samples is not None else (said.samples if said else None),
+        chosen(data, "source"),
+        chosen(eval_data, "evaluation"),
+        chosen(preprocess, "preprocess"),
+        chosen(samples, "samples"),
     )
-    run.metric = load_metric(metric, metadata=run.original.metadata) if metric is not None else None
+    run.open_metric(chosen(metric, "metric"), budget, enforced=not keep_anyway)
     return run.run(verify, observers)
 
 
@@ -188,12 +203,45 @@ class _Run:
         self.before = measure.figures(graph, self.costs, size)
         self.digest = digest
         self.metric: Metric | None = None
+        self.judge: Judge | None = None
+        self.enforced = True
+        self.table: TableFile | None = None
+        self.asked_metric: str | None = None
         self.data: Dataset
         self.fit: Dataset
         self.holdout: Dataset
         self.evaluation: Dataset
         self.source: str | None = None
         self.synthetic = False
+
+    def open_table(self, file: str | Path | None) -> None:
+        """Read the calibration table, if there is one.
+
+        Raises:
+            UsageError: It is damaged, or no pass has a use for it.
+        """
+        if file is None:
+            return
+        if not any(CalibrationTable in p.provides for stage in self.stages for p in stage.passes):
+            raise UsageError(f"no pass of this pipeline calibrates, so the table {file} is of no use; add quantize")
+        self.table = TableFile.at(file)
+
+    def open_metric(self, metric: Any, budget: Budget | None, *, enforced: bool) -> None:
+        """Load the metric, and the judge of the budget; the float model is scored here, so mistakes show early."""
+        self.asked_metric = metric if isinstance(metric, str) else None
+        self.metric = load_metric(metric, metadata=self.original.metadata) if metric is not None else None
+        if budget is None:
+            return
+        if self.cannot_run:
+            raise UsageError(f"a budget needs the model to be run, and that is not possible: {self.cannot_run}")
+        self.enforced = enforced
+        self.judge = Judge(budget, self.original, self.evaluation, self._session, self.metric)
+
+    def _session(self, graph: Graph) -> Session:
+        """On the target's own runtime, or where that is not here, as the graph is written."""
+        if self.runtime is not None:
+            return self.runtime.open(graph.to_proto())
+        return OrtSession(graph.to_proto(), optimized=False)
 
     def open_data(self, data: Any, eval_data: Any, preprocess: Any, samples: int | None) -> None:
         """Open the data, or make some up; split what is fitted on from what is judged on."""
@@ -204,7 +252,7 @@ class _Run:
             made_up = synthetic(self.inputs, samples or SYNTHETIC_SAMPLES, preprocess=self._made_up(preprocess))
             self.data = fill_dataset(made_up, self.inputs)
             if any(p.needs_data for stage in self.stages for p in stage.passes):
-                self.warnings.append(SYNTHETIC_WARNING)
+                self.warnings.append(SYNTHETIC_WARNING if self.table is None else JUDGED_ON_SYNTHETIC)
         else:
             self.data = self._open(data, "calibration", preprocess, samples or DEFAULT_SAMPLES)
         self.fit, self.holdout = self.data.split_holdout(3)
@@ -263,6 +311,9 @@ class _Run:
             synthetic=self.synthetic,
             **self._samples(),
         )
+        for artefact in (self.judge, self.table):
+            if artefact is not None:
+                context.put(artefact)
         check_requirements(self.stages, context)
         watchers = [*observers, self._verifier(verify)]
         judge = self._judge if self.runtime is not None and not self.keep_anyway else None
@@ -271,6 +322,7 @@ class _Run:
             graph, record = guard.run_stage(stage, graph, context, watchers, judge)
             records.append(record)
         graph = graph.copy()
+        verdict = self._verdict(graph)
         resolved = recipes.Recipe(
             recipes.resolved_pipeline(records),
             target=self.target.name,
@@ -278,13 +330,39 @@ class _Run:
             evaluation=str(self.asked[0]) if isinstance(self.asked[0], str | Path) else None,
             preprocess=str(self.data.preprocess) if self.data.preprocess is not None and not self.synthetic else None,
             samples=self.asked[2],
+            calibration_table=str(self.table.path) if self.table is not None else None,
+            max_drop=verdict.max_drop if verdict is not None and verdict.met else None,
+            metric=self.asked_metric if verdict is not None else None,
             never_slower=False,
         )
         report = self._report(graph, resolved)
         report.stages = records
+        if verdict is not None:
+            report.budget = {**verdict.to_dict(), "judged_on": self.evaluation.description, **kept_float(records)}
+        if self.table is not None and context.has(CalibrationTable):
+            ranges = context.get(CalibrationTable).to_json()
+            digest = hashlib.sha256(ranges.encode()).hexdigest()
+            report.data["calibration_table"] = {"file": str(self.table.path), "digest": digest}
         self._measure(graph, report)
         self._sign(graph, resolved, report)
         return Result(graph, report, resolved)
+
+    def _verdict(self, graph: Graph) -> Verdict | None:
+        """Judge by the budget, if there is one.
+
+        Raises:
+            OptimizationError: It is missed.
+        """
+        if self.judge is None:
+            return None
+        verdict = self.judge.verdict(graph)
+        if verdict.pictures < ENOUGH_PICTURES:
+            self.warnings.append(f"only {verdict.pictures} pictures judge the budget; see how wide its interval is")
+        if not verdict.met and self.enforced:
+            raise OptimizationError(f"{verdict}; nothing is written (if that is as it should be: --keep-anyway)")
+        if not verdict.met:
+            self.warnings.append(str(verdict))
+        return verdict
 
     def _samples(self) -> dict[str, Any]:
         """What passes may run the model on. Of models that are merely large they run what parts they can."""
@@ -332,7 +410,8 @@ class _Run:
             recipe=str(resolved),
             metric=self.metric.name if self.metric is not None else None,
             # That made-up inputs say nothing of accuracy is among the warnings already.
-            warnings=self.warnings + ([] if SYNTHETIC_WARNING in self.warnings else self.data.notes),
+            warnings=self.warnings
+            + ([] if {SYNTHETIC_WARNING, JUDGED_ON_SYNTHETIC} & set(self.warnings) else self.data.notes),
             environment={
                 "onnxopt": __version__,
                 "processor": host.processor(),
@@ -343,13 +422,15 @@ class _Run:
     def _measure(self, graph: Graph, report: RunReport) -> None:
         costs = measure.cost(graph, self.target, self.inputs)
         after = report.after = measure.figures(graph, costs)
+        if self.metric is not None and report.budget is not None:
+            self.before.score, after.score = report.budget["before"], report.budget["after"]
         if self.runtime is None:
             return
         sessions = (self.runtime.open(self.original.to_proto()), self.runtime.open(graph.to_proto()))
         report.quality = measure.quality(
             *sessions, self.holdout.take(JUDGED_SAMPLES), self.original.metadata, strict=not self.keep_anyway
         )
-        if self.metric is not None:
+        if self.metric is not None and report.budget is None:
             self.before.score, after.score = (score(self.metric, s.run, self.evaluation).value for s in sessions)
         feeds = next(iter(self.holdout)).feeds
         timing = measure.time_pair(self.runtime, self.original, graph, feeds, rounds=ROUNDS, seconds=SECONDS)
@@ -384,3 +465,5 @@ class _Run:
         graph.set_metadata("onnxopt.recipe", str(resolved.pipeline))
         graph.set_metadata("onnxopt.target", self.target.name)
         graph.set_metadata("onnxopt.data", report.data["digest"])
+        if "calibration_table" in report.data:
+            graph.set_metadata("onnxopt.calibration", report.data["calibration_table"]["digest"])

@@ -10,6 +10,11 @@ name = "ort"
 source = "data.yaml"
 preprocess = "yolo"
 samples = 128
+calibration_table = "ranges.json"
+
+[budget]
+max_drop = "1%"
+metric = "coco-map"
 
 [guard]
 never_slower = true
@@ -37,9 +42,15 @@ from onnxopt.report.record import StageRecord
 VERSION = 1
 _SECTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "target": {"name": str},
-    "data": {"source": str, "evaluation": str, "preprocess": (str, dict), "samples": int},
+    "data": {
+        "source": str,
+        "evaluation": str,
+        "preprocess": (str, dict),
+        "samples": int,
+        "calibration_table": str,
+    },
+    "budget": {"max_drop": (str, int, float), "metric": str},
     "guard": {"never_slower": bool},
-    "budget": {},
 }
 
 
@@ -53,6 +64,9 @@ class Recipe:
     evaluation: str | None = None
     preprocess: str | dict[str, Any] | None = None
     samples: int | None = None
+    calibration_table: str | None = None
+    max_drop: str | float | None = None
+    metric: str | None = None
     never_slower: bool = True
 
     def __str__(self) -> str:
@@ -61,9 +75,11 @@ class Recipe:
             "evaluation": self.evaluation,
             "preprocess": self.preprocess,
             "samples": self.samples,
+            "calibration_table": self.calibration_table,
         }
+        budget = {"max_drop": self.max_drop, "metric": self.metric}
         parts = [f"version = {VERSION}" + ("" if self.pipeline.entries else "\npipeline = []")]
-        for section, values in (("target", {"name": self.target}), ("data", data)):
+        for section, values in (("target", {"name": self.target}), ("data", data), ("budget", budget)):
             said = {key: value for key, value in values.items() if value is not None}
             if said:
                 parts.append("\n".join([f"[{section}]", *(f"{k} = {_toml(v)}" for k, v in said.items())]))
@@ -117,6 +133,9 @@ def _recipe(document: dict[str, Any], file: str) -> Recipe:
         evaluation=sections["data"].get("evaluation"),
         preprocess=sections["data"].get("preprocess"),
         samples=sections["data"].get("samples"),
+        calibration_table=sections["data"].get("calibration_table"),
+        max_drop=sections["budget"].get("max_drop"),
+        metric=sections["budget"].get("metric"),
         never_slower=sections["guard"].get("never_slower", True),
     )
 

@@ -28,6 +28,12 @@ input. The table goes to stderr."""
     "--eval-data", metavar="PATH", help="Data to score on; default: the val split, or held-out calibration data."
 )
 @click.option("--metric", metavar="NAME", help="top1, coco-map or module:function.")
+@click.option(
+    "--max-drop", metavar="1%|1.0", help="Lose at most this share of the float score, or so many points; exit 1 if not."
+)
+@click.option(
+    "--calibration-table", type=click.Path(path_type=Path), metavar="FILE", help="Ranges: read if there, else written."
+)
 @click.option("--preprocess", metavar="SPEC", help="imagenet, yolo, yolox, or spelled out; default: from metadata.")
 @click.option("--samples", type=click.IntRange(min=1), help="Use at most so many calibration samples; default 128.")
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x640x640", help="Size of a dynamic input.")
@@ -60,6 +66,8 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
         _check_output(model, output, force=options["force"])
     if options["report"] is not None:
         _check_report(options["report"], (model, output), force=options["force"])
+    if options["calibration_table"] is not None:
+        _check_table(options["calibration_table"], (model, output, options["report"]))
     _check_weights(model, [output, options["report"]])
     shapes = parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None
     result = optimize(
@@ -70,6 +78,8 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
         data=options["data"],
         eval_data=options["eval_data"],
         metric=options["metric"],
+        max_drop=options["max_drop"],
+        calibration_table=options["calibration_table"],
         preprocess=options["preprocess"],
         samples=options["samples"],
         input_shapes=shapes,
@@ -155,6 +165,20 @@ def _check_report(report: Path, models: tuple[Path, ...], *, force: bool) -> Non
             raise UsageError(f"{report} is the model; give another place with --report")
     if report.exists() and not force and not is_report(report):
         raise UsageError(f"{report} is there already and is no report of onnxopt; give --force or another place")
+
+
+def _check_table(table: Path, others: tuple[Path | None, ...]) -> None:
+    """The same for the calibration table, which is written only where there is none.
+
+    Raises:
+        UsageError: It is another file of this run; or it is to be written and cannot be.
+    """
+    from onnxopt.errors import UsageError
+
+    if table.resolve() in {other.resolve() for other in others if other is not None}:
+        raise UsageError(f"{table} is the model or the report; give another place with --calibration-table")
+    if not table.is_file():
+        _check_place(table, "--calibration-table")
 
 
 def _check_place(file: Path, option: str) -> None:

@@ -98,6 +98,12 @@ class Verdict:
     pictures: int
     interval: Interval | None
 
+    def __str__(self) -> str:
+        return (
+            f"{self.metric} goes from {self.before:.4f} to {self.after:.4f} on {self.pictures} pictures, a drop of "
+            f"{self.drop:.4f} where max drop {self.max_drop} allows {self.allowed:.4f}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As the report has it."""
         return asdict(self)

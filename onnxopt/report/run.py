@@ -5,6 +5,7 @@ The JSON follows `schema.json` beside this file; `schema_version` is raised when
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class RunReport:
         speedup: Latency before / after, measured together, and its spread; None where not measured.
         quality: SQNR in dB, cosine and largest error per output, agreement, on held-out inputs.
         metric: Name of the metric, or None.
+        budget: The verdict on `--max-drop` and what was kept float; None without one.
         stages: What ran.
         unfused: Weighted layers that run in float: name, MACs and reason.
         warnings: What a reader must know.
@@ -69,6 +71,7 @@ class RunReport:
     speedup: dict[str, float] | None = None
     quality: dict[str, Any] = field(default_factory=dict)
     metric: str | None = None
+    budget: dict[str, Any] | None = None
     stages: list[StageRecord] = field(default_factory=list)
     unfused: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -90,6 +93,18 @@ class RunReport:
     def to_json(self) -> str:
         """Text of the JSON file."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def kept_float(stages: Iterable[StageRecord]) -> dict[str, Any]:
+    """Layers that a pass kept float for accuracy's sake, and their share of the MACs."""
+    layers = [
+        layer
+        for stage in stages
+        if stage.kept
+        for record in stage.passes
+        for layer in record.details.get("kept_float", ())
+    ]
+    return {"kept_float": layers, "kept_float_share": float(sum(layer["share"] for layer in layers))}
 
 
 def is_report(file: Path) -> bool:

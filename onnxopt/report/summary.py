@@ -16,7 +16,7 @@ KINDS = 12  # reasons
 def summary(report: RunReport) -> str:
     """Before → after, what was done, what was left alone and why, in plain text."""
     header, *rows = _rows(report)
-    parts = [table(rows, header), *_stages(report), *_left_alone(report), *_warnings(report)]
+    parts = [table(rows, header), *_budget(report), *_stages(report), *_left_alone(report), *_warnings(report)]
     return "\n".join(parts)
 
 
@@ -45,6 +45,31 @@ def _quality(report: RunReport) -> Iterator[tuple[str, str, str, str]]:
         yield "top-1 agreement", "", f"{report.quality['top1']:.1%}", f"{report.quality['samples']} inputs"
     if report.quality.get("detections") is not None:
         yield "detections agreeing", "", f"{report.quality['detections']:.1%}", f"{report.quality['samples']} inputs"
+
+
+def _budget(report: RunReport) -> Iterator[str]:
+    """The verdict on `--max-drop`, how sure it is, and what it cost."""
+    found = report.budget
+    if found is None:
+        return
+    yield f"\nbudget {found['max_drop']}: {'kept' if found['met'] else 'MISSED'}"
+    yield (
+        f"  {found['metric']}: {found['before']:.4f} before, {found['after']:.4f} after; "
+        f"drop {found['drop']:.4f}, allowed {found['allowed']:.4f}"
+    )
+    interval = found["interval"]
+    if interval is None:
+        yield f"  judged on {found['pictures']} pictures; no interval for a metric of a whole set"
+    else:
+        yield (
+            f"  {interval['level']:.0%} interval of the drop: {interval['low']:.4f} … {interval['high']:.4f} "
+            f"({interval['resamples']} resamples of {found['pictures']} pictures)"
+        )
+    kept = found["kept_float"]
+    if kept:
+        shown = ", ".join(layer["node"] for layer in kept[:SHOWN])
+        more = f" and {len(kept) - SHOWN} more" if len(kept) > SHOWN else ""
+        yield f"  {len(kept)} layers stay float, {found['kept_float_share']:.1%} of the MACs: {shown}{more}"
 
 
 def _stages(report: RunReport) -> Iterator[str]:
