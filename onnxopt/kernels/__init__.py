@@ -6,12 +6,14 @@ The modules here hold all the numba code there is. Importing them does not impor
 * `extrema`: `minmax`, `minmax_rows`
 * `histogram`: `Histogram`
 * `quantize`: `quantize_linear`, `quantization_error`
+* `rounding`: `round_rows`
 * `search`: `rounding_errors`, `entropy_divergences`
 """
 
 from onnxopt.kernels.extrema import minmax, minmax_rows
 from onnxopt.kernels.histogram import Histogram
 from onnxopt.kernels.quantize import quantization_error, quantize_linear
+from onnxopt.kernels.rounding import round_rows
 from onnxopt.kernels.search import entropy_divergences, rounding_errors
 
 __all__ = [
@@ -21,5 +23,6 @@ __all__ = [
     "minmax_rows",
     "quantization_error",
     "quantize_linear",
+    "round_rows",
     "rounding_errors",
 ]

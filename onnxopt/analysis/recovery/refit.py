@@ -1,0 +1,126 @@
+"""New codes and bias of one layer, from what it reads in the quantized model and what it gave in the float one.
+
+1. `refit`: the weights by least squares, with a ridge that holds them where they were:
+   W' = W + (E[y pᵀ] - W E[p pᵀ]) (E[p pᵀ] + λ I)^-1, moments about the means. What quantizers before the layer have
+   done to its input is made up for as far as it is linear.
+2. `scales`: of a few shares of the largest weight the one with the least error in the output, by rounding to nearest
+   and the variance of each input value (Σ h_i (w_i - ŵ_i)²).
+3. `rounding`: weights are rounded one after the other, errors made up for by the rest (see `kernels.rounding`).
+4. `bias`: the bias that makes the mean output what it was (arXiv 1906.04721, section 4.2, with measured means).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxopt.analysis.recovery.moments import FloatArray, Moments
+from onnxopt.kernels import round_rows
+
+Float32Array = npt.NDArray[np.float32]
+
+SHARES = (1.0, 0.98, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7)
+RIDGE = 0.1  # of the mean variance of an input value
+DAMPING = 0.01  # of the same, for rounding; as in GPTQ
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Which steps are taken; none leaves a layer as it is."""
+
+    refit: bool = False
+    scales: bool = False
+    rounding: bool = False
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A layer's new numbers.
+
+    Attributes:
+        codes: int8[groups, columns, length].
+        scale: float32[groups, columns].
+        bias: float32[groups * columns]; None where it has none and gets none.
+    """
+
+    codes: npt.NDArray[np.int8]
+    scale: Float32Array
+    bias: Float32Array | None
+
+
+def refit(
+    moments: Moments, weight: Float32Array, start: Fitted, choices: Choices, *, limit: int, least: Float32Array | None
+) -> Fitted:
+    """Fit one layer.
+
+    Args:
+        moments: What it reads and should give.
+        weight: Its float weights, [groups, columns, length].
+        start: What it has now.
+        choices: The steps to take.
+        limit: Largest code.
+        least: Smallest scale allowed per column, [groups, columns], where a bias must fit into 32 bits.
+    """
+    squares, products = moments.squares, moments.products
+    if start.bias is not None:  # it will account for the means
+        squares, products = moments.centred()
+    wanted = weight.astype(np.float64)
+    if choices.refit:
+        wanted = wanted + _correction(wanted, squares, products)
+    codes, scale = start.codes, start.scale
+    if choices.refit or choices.scales:
+        shares = SHARES if choices.scales else (1.0,)
+        scale = _scales(wanted, np.einsum("gii->gi", squares), shares, limit)
+        scale = np.maximum(scale, least) if least is not None else scale
+        codes = _nearest(wanted, scale, limit).astype(np.int8)
+    if choices.rounding:
+        codes = _rounded(wanted, scale, squares, limit)
+    bias = start.bias
+    if choices.bias and bias is not None:
+        given = np.einsum("gcl,gl->gc", codes * scale[..., None].astype(np.float64), moments.inputs)
+        bias = (moments.wanted - given).reshape(-1).astype(np.float32)
+    return Fitted(codes, scale, bias)
+
+
+def _correction(weight: FloatArray, squares: FloatArray, products: FloatArray) -> FloatArray:
+    residual = products - np.matmul(weight, squares)
+    damped = _damped(squares, RIDGE)
+    return np.linalg.solve(damped, residual.transpose(0, 2, 1)).transpose(0, 2, 1)
+
+
+def _damped(squares: FloatArray, share: float) -> FloatArray:
+    """Moments with a share of their mean diagonal added, so that they can be inverted whatever they are."""
+    length = squares.shape[-1]
+    mean = np.einsum("gii->g", squares) / length
+    return squares + (share * mean + 1e-12 + 1e-6 * mean.max())[:, None, None] * np.eye(length)
+
+
+def _nearest(weight: FloatArray, scale: Float32Array, limit: int) -> FloatArray:
+    steps = scale.astype(np.float64)[..., None]
+    return np.clip(np.rint(weight / steps), -limit, limit)
+
+
+def _scales(weight: FloatArray, variance: FloatArray, shares: tuple[float, ...], limit: int) -> Float32Array:
+    largest = np.abs(weight).max(axis=-1) / limit
+    largest = np.where(largest > np.finfo(np.float32).tiny, largest, 1.0)
+    best, least = largest, np.full(largest.shape, np.inf)
+    for share in shares:
+        scale = (largest * share).astype(np.float32)
+        error = weight - _nearest(weight, scale, limit) * scale[..., None]
+        cost = np.einsum("gcl,gl->gc", error * error, variance)
+        best, least = np.where(cost < least, scale, best), np.minimum(cost, least)
+    return best.astype(np.float32)
+
+
+def _rounded(weight: FloatArray, scale: Float32Array, squares: FloatArray, limit: int) -> npt.NDArray[np.int8]:
+    """Codes, weights with the largest input variance first."""
+    order = np.argsort(-np.einsum("gii->gi", squares), axis=-1, kind="stable")
+    sorted_squares = np.take_along_axis(np.take_along_axis(squares, order[:, :, None], 1), order[:, None, :], 2)
+    inverse = np.linalg.inv(_damped(sorted_squares, DAMPING))
+    factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)
+    permuted = np.take_along_axis(weight, order[:, None, :], 2)
+    codes = round_rows(permuted.astype(np.float32), scale, factor.astype(np.float32), qmin=-limit, qmax=limit)
+    found = np.empty_like(codes)
+    np.put_along_axis(found, np.broadcast_to(order[:, None, :], codes.shape), codes, 2)
+    return found

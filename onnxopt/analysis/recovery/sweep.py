@@ -1,0 +1,79 @@
+"""One walk over a quantized model that refits its int8 layers in order of execution.
+
+Each layer's statistics are taken with all layers before it refitted already (*sequential* correction): errors are
+made up for once, where they arise, and never twice.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from onnxopt.analysis.recovery.layers import QuantizedLayer, find_layers
+from onnxopt.analysis.recovery.moments import Float32Array, measure_moments
+from onnxopt.analysis.recovery.patches import Patches, read_patches
+from onnxopt.analysis.recovery.refit import Choices, Fitted, refit
+from onnxopt.analysis.recovery.walk import Walk
+from onnxopt.data import Feeds
+from onnxopt.graph import Array, Graph
+from onnxopt.targets import Target
+
+Pairs = Iterable[tuple[Float32Array, Float32Array]]
+ROWS = 4096  # per layer, from all samples together
+
+
+def recover(
+    graph: Graph, reference: Graph, target: Target, samples: Sequence[Feeds], choices: Choices, *, threads: int = 1
+) -> int:
+    """Refit the int8 layers of a quantized graph, in place.
+
+    Args:
+        graph: The quantized model.
+        reference: The float model that it was made of, tensors named alike.
+        target: Whose number formats it is in.
+        samples: Inputs; what is held of each is what a walk needs (see `walk`).
+        choices: What to do with each layer.
+        threads: Threads of the sessions.
+
+    Returns:
+        How many layers were refitted.
+    """
+    known = {t.name for n in reference.nodes for t in n.outputs}
+    layers = [(layer, patches) for layer in find_layers(graph) if layer.output in known and (patches := _read(layer, len(samples)))]
+    for layer, _ in layers:
+        layer.prepare(integer_bias=target.int32_bias, with_bias=choices.bias)
+    outputs = {layer.output for layer, _ in layers}
+    floating = Walk(reference, samples, outputs, optimized=True, threads=threads)
+    rounded = Walk(graph, samples, (), optimized=False, threads=threads)
+    weights = {n.outputs[0].name: reference.constant(n.inputs[1]) for n in reference.nodes if len(n.inputs) > 1}
+    for layer, patches in layers:
+        floating.past(layer.output)
+        rounded.before(layer.node)
+        pairs = zip(rounded.values(layer.input), floating.values(layer.output), strict=True)
+        weight = weights[layer.output]
+        assert weight is not None
+        _refit(layer, patches, pairs, np.asarray(weight), choices, target.weight.limit)
+        floating.drop(layer.output)
+    return len(layers)
+
+
+def _read(layer: QuantizedLayer, samples: int) -> Patches | None:
+    patches = read_patches(layer.node, layer.codes.shape, most=-(-ROWS // samples))
+    return patches if patches is not None and layer.axis in {None, patches.axis} else None
+
+
+def _refit(
+    layer: QuantizedLayer, patches: Patches, pairs: Pairs, weight: Array, choices: Choices, limit: int
+) -> None:
+    groups, columns, _ = patches.shape
+    shape = groups, columns
+    bias = layer.bias()
+    bias = bias if bias is not None and bias.size == groups * columns else None
+    offset = bias.reshape(shape) if bias is not None else np.zeros(shape, np.float32)
+    moments = measure_moments(patches, pairs, patches.matrix(layer.weight()), offset)
+    start = Fitted(patches.matrix(layer.codes), np.broadcast_to(layer.scale, groups * columns).reshape(shape), bias)
+    least = layer.least_scale(bias)
+    least = least.reshape(shape) if least is not None else None
+    found = refit(moments, patches.matrix(weight), start, choices, limit=limit, least=least)
+    layer.set_weight(patches.weight(found.codes), found.scale.reshape(-1) if layer.axis is not None else layer.scale)
+    if found.bias is not None:
+        layer.set_bias(found.bias)
