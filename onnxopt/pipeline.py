@@ -122,6 +122,18 @@ def parse(text: str) -> Pipeline:
     return Pipeline(tuple(entries))
 
 
+def with_option(text: str, name: str, key: str, value: Any) -> Pipeline:
+    """A pipeline with an option of all entries of one name set, in place of what they say.
+
+    Raises:
+        UsageError: Not of the grammar, or no entry bears the name.
+    """
+    pipeline = parse(text)
+    if not any(entry.name == name for entry in pipeline.entries):
+        raise UsageError(f"{key} is an option of {name}, which is not in '{text}'")
+    return Pipeline(tuple(Entry(e.name, {**e.options, key: value}) if e.name == name else e for e in pipeline.entries))
+
+
 def _entry(reader: _Reader) -> Entry:
     name = reader.word("the name of a pass")
     options: dict[str, Any] = {}
@@ -230,6 +242,7 @@ def _with_options(named: registry.NamedPipeline, options: dict[str, Any]) -> Pip
             known = named.options or {}
             hint = nearest(key, known) if known else "; it takes none"
             raise UsageError(f"{named.name}: unknown option '{key}'{hint}")
-        owner, _, inner = named.options[key].partition(".")
-        entries[owner].options[inner] = value
+        for meant in named.options[key].split(", "):
+            owner, _, inner = meant.partition(".")
+            entries[owner].options[inner] = value
     return Pipeline(tuple(entries[e.name] for e in pipeline.entries))

@@ -24,7 +24,8 @@ class NamedPipeline:
         name: Kebab-case name, equal to the entry point's.
         summary: One line.
         text: The pipeline in text form; it may name other named pipelines.
-        options: Option of this pipeline to the option it stands for, e.g. `{"method": "calibrate.method"}`.
+        options: Option of this pipeline to the option it stands for, e.g. `{"method": "calibrate.method"}`, or to
+            several that take the same value: `"upgrade-opset.precision, convert-fp16.precision"`.
         repeat: Run the passes again, at most so often, until none changes the graph.
     """
 

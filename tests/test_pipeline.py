@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxopt import Context, Graph, Pass, UsageError, option
-from onnxopt.pipeline import Entry, Pipeline, Stage, parse, resolve
+from onnxopt.pipeline import Entry, Pipeline, Stage, parse, resolve, with_option
 
 words = st.from_regex(r"[A-Za-z_][\w.*-]*", fullmatch=True)
 scalars = st.one_of(
@@ -174,3 +174,18 @@ def test_resolving_what_python_gives():
     assert [s.text for s in stages] == ["cut{share=0.1, where=[a, b]}", "cut", "eliminate-dead"]
     assert stages[0].passes == [step]
     assert resolve(parse("cut"))[0].text == "cut"
+
+
+def test_an_option_may_stand_for_several_that_take_the_same_value():
+    passes = resolve("quantize{high_precision=fp16}")[0].passes
+    chosen = {p.name: p.precision for p in passes if p.name in {"upgrade-opset", "convert-fp16"}}
+    assert chosen == {"upgrade-opset": "fp16", "convert-fp16": "fp16"}
+
+
+def test_an_option_is_set_on_every_entry_of_a_name():
+    text = "quantize{a=1},prune,quantize{high_precision=fp32}"
+    assert str(with_option(text, "quantize", "high_precision", "fp16")) == (
+        "quantize{a=1, high_precision=fp16},prune,quantize{high_precision=fp16}"
+    )
+    with pytest.raises(UsageError, match="an option of quantize, which is not in 'prune'"):
+        with_option("prune", "quantize", "high_precision", "fp16")

@@ -20,6 +20,11 @@ input. The table goes to stderr."""
 @click.argument("stray", nargs=-1, required=False, metavar="")
 @click.option("--passes", metavar="TEXT", help="Pipeline, e.g. 'prune{ratio=0.3},quantize'. Quote it.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML recipe to run.")
+@click.option(
+    "--high-precision",
+    type=click.Choice(["fp32", "fp16"]),
+    help="What `quantize` leaves beside int8; TensorRT 11 runs fp32 in FP32.",
+)
 @click.option("--target", metavar="NAME", help="What to tune for; default ort. See `onnxopt targets list`.")
 @click.option(
     "--data", metavar="PATH", help="Calibration data: folder, data.yaml, COCO json, csv, npz or module:function."
@@ -72,7 +77,7 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
     shapes = parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None
     result = optimize(
         model,
-        options["passes"],
+        _passes(options["passes"], options["high_precision"]),
         recipe=options["recipe"],
         target=options["target"],
         data=options["data"],
@@ -94,6 +99,16 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
         _write(result, output)
     if options["report"] is not None:
         _write_report(result, options["report"])
+
+
+def _passes(text: str | None, high_precision: str | None) -> str | None:
+    from onnxopt.pipeline import with_option
+
+    if high_precision is None:
+        return text
+    if text is None:
+        raise click.UsageError("--high-precision goes with --passes; in a recipe set the option of convert-fp16")
+    return str(with_option(text, "quantize", "high_precision", high_precision))
 
 
 def _refuse_stray(stray: tuple[str, ...], passes: str | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 
@@ -56,21 +57,23 @@ class OrtSession:
         except Exception as error:  # ORT's exceptions share no base class
             raise OptimizationError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
         self.input_names: list[str] = [i.name for i in self._session.get_inputs()]
+        self._half = {i.name for i in self._session.get_inputs() if i.type == "tensor(float16)"}
         self.output_names: list[str] = [o.name for o in self._session.get_outputs()]
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once.
 
         Args:
-            feeds: Input name to array.
+            feeds: Input name to array; float32 ones are rounded for inputs that are float16.
             outputs: Names of the outputs wanted; default all.
 
         Raises:
             OptimizationError: ORT failed; carries its own words.
         """
         names = list(outputs) if outputs is not None else self.output_names
+        fitting = {name: values.astype(np.float16) if name in self._half else values for name, values in feeds.items()}
         try:
-            values: list[Any] = self._session.run(names, dict(feeds))
+            values: list[Any] = self._session.run(names, fitting)
         except Exception as error:
             raise OptimizationError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
         return dict(zip(names, values, strict=True))

@@ -3,9 +3,12 @@
 1. A sweep over the samples tells how large each tensor gets; `analysis.half.choice` says which nodes stay in float32.
 2. The rounding is emulated in float32 on a few samples. Where an output falls below `sqnr`, the nodes that cost most
    are found by measuring segments alone, and taken back (`analysis.half.search`).
-3. Constants turn, Casts go where the precisions meet: one per tensor and direction, none back to back. Inputs and
-   outputs of the model stay float32.
-4. ONNX Runtime must load and run the result, with and without its optimizations.
+3. Where the target takes them, scales of Q/DQ become numbers that float16 holds, tiny ones are raised
+   (`analysis.half.scales`). From opset 19 on they turn with the rest; before, pairs and what reads them stay float32.
+   So they do for ONNX Runtime, whose optimizer divides float biases by products of scales, in half if those are half.
+4. Constants turn, Casts go where the precisions meet: one per tensor and direction, none back to back. Inputs and
+   outputs of the model stay float32 unless `keep_io` is false. No Cast parts a DequantizeLinear from its layer.
+5. ONNX Runtime must load and run the result, with and without its optimizations.
 """
 
 import math
@@ -17,6 +20,7 @@ from onnxopt.analysis.half.emission import turn_half
 from onnxopt.analysis.half.forms import HalfForm, half_forms, is_single
 from onnxopt.analysis.half.judge import Judge, decibels, proved
 from onnxopt.analysis.half.peaks import LARGEST, peaks, vanishing
+from onnxopt.analysis.half.scales import fit_scales
 from onnxopt.analysis.half.search import explain, repair
 from onnxopt.analysis.shapes import RunShapes, Shapes
 from onnxopt.data import Feeds
@@ -40,23 +44,37 @@ class ConvertFp16(Pass):
         before: `float y = Conv (x, w)`
         after:  `h = Cast <to = FLOAT16> (x)`, `c = Conv (h, w_half)`, `y = Cast <to = FLOAT> (c)`
 
-    Effect: lossy. Numbers keep 11 bits. Outputs are held above `sqnr`, as emulated on the samples.
+    Effect: lossy. Numbers keep 11 bits. Outputs are held above `sqnr`, as emulated on the samples. Of a quantized
+    model the noise may double at most: next to a border between two integers, any rounding falls to the other side.
     """
 
     name = "convert-fp16"
     effect = "lossy"
     needs_data = True
 
+    precision: str = option(
+        default="fp16", help="fp32 leaves the model as it is, for pipelines that ask.", choices=("fp32", "fp16")
+    )
     limit: float = option(
         default=LARGEST / 8, help="Largest magnitude seen on the samples that may turn half.", low=1, high=LARGEST
     )
     sqnr: float = option(default=50.0, help="Signal to noise that outputs keep, in dB.", low=0, high=100)
     block: tuple[str, ...] = option(default=(), help="Name patterns of nodes that stay float32.")
     qdq_scales: bool = option(default=True, help="Give Q/DQ half scales, where the opset is 19 or above.")
+    keep_io: bool = option(default=True, help="Leave the model's inputs and outputs in float32.")
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Choose, repair, emit, prove."""
+        if self.precision == "fp32":
+            return False
         graph.sort()
+        quantized = any(n.op == "QuantizeLinear" for n in graph.nodes)
+        half_pairs = quantized and self.qdq_scales and graph.opset >= HALF_SCALES
+        if half_pairs and context.target.requantizes_float:
+            half_pairs = False
+            context.note(graph.source, "Q/DQ keep float32 scales: ONNX Runtime's optimizer overflows on half ones")
+        before = graph.copy()
+        fitted = half_pairs and _fit_scales(graph, context)
         forms = half_forms(graph, context.get(Shapes))
         obstacle = _unmeasured(graph, context)
         if obstacle:
@@ -68,20 +86,20 @@ class ConvertFp16(Pass):
             {} if obstacle else _peaks(graph, forms, context),
             limit=self.limit,
             block=self.block,
-            qdq_scales=self.qdq_scales and graph.opset >= HALF_SCALES,
+            qdq_scales=half_pairs,
+            keep_io=self.keep_io,
         )
         _explain(graph, choice, context)
         samples = [] if obstacle else _to_judge_on(context)
         half = self._repaired(graph, forms, choice.half, samples, context)
         if not half:
             context.note(graph.source, "nothing turns half")
-            return False
-        before = graph.copy()
+            return fitted
         _note_vanishing(graph, forms, half, context)
         context.count("nodes in float16", len(half))
-        context.count("Casts added", turn_half(graph, half, forms))
+        context.count("Casts added", turn_half(graph, half, forms, keep_io=self.keep_io))
         if samples:
-            _prove(before, graph, samples, context)
+            _prove(before, graph, samples, context, optimized=not half_pairs)
         return True
 
     def _repaired(
@@ -90,7 +108,8 @@ class ConvertFp16(Pass):
         if not samples or not half:
             return half
         judge = Judge(graph, forms, context.get(Shapes), samples, os.cpu_count() or 1)
-        found = repair(half, judge.noise, 10 ** (-self.sqnr / 10))
+        goal = judge.goal(self.sqnr)
+        found = repair(half, judge.noise, goal)
         for segment in found.taken:
             first, last = (label(graph.nodes[segment.nodes[i]]) for i in (0, -1))
             context.note(first if first == last else f"{first} to {last}", f"stays float32: {explain(segment)}")
@@ -99,16 +118,25 @@ class ConvertFp16(Pass):
                 graph.source, "outputs overflow in half, and it takes more than half of the nodes to prevent it"
             )
             return frozenset()
-        reached = decibels(found.noise)
-        if reached < self.sqnr:
+        reached = decibels(found.noise + judge.baseline)
+        if found.noise > goal:
             context.note(
                 graph.source,
-                f"outputs keep {reached:.1f} dB, less than the {self.sqnr:g} asked for: the error comes from "
+                f"outputs keep {reached:.1f} dB, less than the {decibels(goal):.3g} asked for: the error comes from "
                 "everywhere, and half of the nodes do not make up for it",
             )
         context.record.details["emulated_sqnr_db"] = round(reached, 2) if math.isfinite(reached) else None
+        if judge.baseline:
+            context.record.details["sqnr_db_before"] = round(decibels(judge.baseline), 2)
         context.record.details["judged"] = judge.names
         return found.half
+
+
+def _fit_scales(graph: Graph, context: Context) -> bool:
+    changed, raised = fit_scales(graph)
+    for tensor, count in raised:
+        context.note(tensor, f"{count} scales are too small for float16 and were raised to the next that it holds")
+    return changed > 0
 
 
 def _unmeasured(graph: Graph, context: Context) -> str:
@@ -170,9 +198,9 @@ def _note_vanishing(graph: Graph, forms: list[HalfForm], half: frozenset[int], c
                 context.note(tensor, f"{count} of {values.size} numbers are too small for float16 and become 0")
 
 
-def _prove(before: Graph, after: Graph, samples: list[Feeds], context: Context) -> None:
+def _prove(before: Graph, after: Graph, samples: list[Feeds], context: Context, *, optimized: bool) -> None:
     try:
-        found = proved(before, after, samples)
+        found = proved(before, after, samples, optimized=optimized)
     except OptimizationError as error:
         raise OptimizationError(f"convert-fp16 made a model that does not run: {error}") from error
     context.record.details["sqnr_db"] = {k: round(v, 2) for k, v in found.items() if abs(v) < float("inf")}

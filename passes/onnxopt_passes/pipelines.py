@@ -14,8 +14,10 @@ QUANTIZE = NamedPipeline(
     name="quantize",
     summary="Calibrate and insert Q/DQ pairs so that the target runs the model in int8.",
     text="strip-qdq,upgrade-opset,simplify,sink-upsample,lower,calibrate,keep-float,insert-qdq,"
-    "merge-duplicates,eliminate-dead",
+    "merge-duplicates,eliminate-dead,convert-fp16{precision=fp32}",
     options={
+        "high_precision": "upgrade-opset.precision, convert-fp16.precision",
+        "keep_io": "convert-fp16.keep_io",
         "method": "calibrate.method",
         "percentile": "calibrate.percentile",
         "silu": "lower.silu",

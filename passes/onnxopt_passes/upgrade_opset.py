@@ -24,6 +24,7 @@ from onnxopt.graph import Array, Node, Tensor, Variable, is_standard, label
 
 OLDEST = 7  # before, operators broadcast by attributes; ONNX Runtime does not promise to run them either
 NEWEST_IR = 10  # later ones add types and device notes, and older runtimes refuse them
+HALF_SCALES = 19  # from here on QuantizeLinear and DequantizeLinear take float16 scales
 NEWEST = 25  # the versions of all operators were compared up to here
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 
@@ -45,26 +46,30 @@ class UpgradeOpset(Pass):
     effect = "rounding"
 
     floor: int = option(default=13, help="Opset to raise the model to if it is below.", low=OLDEST, high=NEWEST)
+    precision: str = option(
+        default="fp32", help="What is to run beside int8: for fp16 the floor is 19 at least.", choices=("fp32", "fp16")
+    )
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Rewrite node by node, nested graphs included."""
-        if graph.opset >= self.floor:
+        floor = max(self.floor, HALF_SCALES) if self.precision == "fp16" else self.floor
+        if graph.opset >= floor:
             return False
         if graph.opset < OLDEST:
             raise OptimizationError(f"opset {graph.opset} cannot be upgraded; export the model at {OLDEST} or above")
         if graph.functions:
             raise OptimizationError(
-                f"local functions cannot be raised from opset {graph.opset} to {self.floor}; "
-                f"export the model at opset {self.floor} or above, or inline them"
+                f"local functions cannot be raised from opset {graph.opset} to {floor}; "
+                f"export the model at opset {floor} or above, or inline them"
             )
         rewriter = _Rewriter(graph, context.get(Shapes))
         for node in list(graph.walk()):
             if is_standard(node):
-                rewriter.upgrade(node, self.floor)
+                rewriter.upgrade(node, floor)
         if rewriter.rewritten:
             context.count("nodes rewritten", rewriter.rewritten)
-        graph.set_opset("", self.floor)
-        came_with: int = helper.find_min_ir_version_for([helper.make_opsetid("", self.floor)])
+        graph.set_opset("", floor)
+        came_with: int = helper.find_min_ir_version_for([helper.make_opsetid("", floor)])
         graph.set_ir_version(max(graph.ir_version, min(came_with, NEWEST_IR)))
         return True
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxopt import load, save
+from onnxopt.analysis.tensorrt_rules import check
 from onnxopt.cli.main import main
 
 TESTDATA = Path(__file__).parents[2] / "testdata"
@@ -45,6 +46,31 @@ def test_printed_recipe_runs_to_the_same_bytes_twice(model, tmp_path):
         assert run(model, "--recipe", recipe, "-o", output).exit_code == 0
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     assert any(n.op == "QuantizeLinear" for n in load(outputs[0]).nodes)
+
+
+def test_what_is_left_beside_int8_turns_fp16_on_request(model, tmp_path):
+    output = tmp_path / "h.onnx"
+    result = run(model, "--passes", "quantize", "--target", "tensorrt", "--high-precision", "fp16", "-o", output)
+    assert result.exit_code == 0, result.output
+    half = load(output)
+    assert half.opset >= 19
+    scales = [c.values for n in half.nodes_of("DequantizeLinear") for c in n.inputs[1:2]]
+    assert {s.dtype.name for s in scales} == {"float16"}
+    assert half.inputs[0].dtype == "float32"
+    assert check(half) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--passes", "simplify"), "high_precision is an option of quantize"),
+        (("--recipe", "r.toml"), "--high-precision goes with --passes"),
+    ],
+)
+def test_high_precision_without_quantize_is_refused(model, words, problem):
+    refused = run(model, *words, "--high-precision", "fp16")
+    assert refused.exit_code == 2
+    assert problem in refused.stderr
 
 
 def test_report_and_dumps_are_written(model, tmp_path):

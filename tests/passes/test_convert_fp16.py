@@ -14,6 +14,7 @@ from onnxopt.manager import run_pass
 from onnxopt.pass_api import Context
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets.ort import ORT
+from onnxopt.targets.tensorrt import TENSORRT
 from onnxopt.testing import assert_rewrites, outputs_of, parse_graph, random_feeds
 from onnxopt_passes.convert_fp16 import ConvertFp16
 
@@ -22,18 +23,18 @@ NET = """(float[1,3,8,8] x) => (float[1,4] y) <float[8,3,3,3] w, float[8] b, flo
   f = Flatten (p)  y = Gemm <transB = 1> (f, g) }"""
 
 
-def surroundings(graph, scale=1.0, count=4):
+def surroundings(graph, scale=1.0, target=ORT, count=4):
     inputs = tuple(InputSpec(t.name, tuple(t.shape), np.dtype(t.dtype)) for t in graph.inputs)
     feeds = [random_feeds(graph, seed) for seed in range(count)]
     feeds = [{k: (v * scale).astype(v.dtype) if v.dtype.kind == "f" else v for k, v in f.items()} for f in feeds]
     fit, holdout = open_dataset(feeds, inputs, role="calibration").split_holdout()
-    return Context(ORT, inputs=inputs, fit=fit, holdout=holdout)
+    return Context(target, inputs=inputs, fit=fit, holdout=holdout)
 
 
-def converted(text, *, opset=17, scale=1.0, data=True, **options):
+def converted(text, *, opset=17, scale=1.0, data=True, target=ORT, **options):
     graph = text if not isinstance(text, str) else parse_graph(text, opset=opset)
     before = graph.copy()
-    context = surroundings(graph, scale) if data else Context(ORT)
+    context = surroundings(graph, scale, target) if data else Context(target)
     record = run_pass(ConvertFp16(**options), graph, context, [])
     onnx.checker.check_model(graph.to_proto(), full_check=True)
     return before, graph, record
@@ -232,20 +233,104 @@ QDQ = """(float[1,4,4,4] x) => (float[1,4,4,4] y)
   c = Conv (b, v)  d = Relu (c)  e = Sigmoid (d)  y = Conv (e, w) }"""
 
 
-def test_scales_turn_from_opset_19_on():
-    _, graph, _ = converted(QDQ, opset=19, sqnr=20.0)
+def types_of(graph):
+    return infer(graph)[1] | {c.name: np.dtype(c.dtype) for c in graph.initializers()}
+
+
+@pytest.mark.parametrize("opset", [19, 21, 23])
+def test_scales_turn_from_opset_19_on(opset):
+    before, graph, record = converted(QDQ, opset=opset, target=TENSORRT)
     assert single_ops(graph) == []
+    assert ops(graph).count("Cast") == 1  # the input is quantized in float32: its Cast would be one more
     scales = {n.inputs[1].dtype for n in graph.nodes_of("DequantizeLinear")}
     assert scales == {np.dtype(np.float16)}
+    feeds = random_feeds(before, 9)
+    assert sqnr(outputs_of(before, feeds)["y"], outputs_of(graph, feeds)["y"]) > 40
+    assert record.details["sqnr_db_before"] > 0
 
 
-@pytest.mark.parametrize(("opset", "options"), [(18, {}), (19, {"qdq_scales": False})])
+def sqnr(wanted, got):
+    return 10 * np.log10((wanted.astype(float) ** 2).sum() / ((wanted - got.astype(float)) ** 2).sum())
+
+
+@pytest.mark.parametrize(
+    ("opset", "options"), [(18, {"target": TENSORRT}), (19, {"qdq_scales": False}), (19, {"target": ORT})]
+)
 def test_before_or_on_request_q_and_dq_stay_with_what_reads_them(opset, options):
-    _, graph, record = converted(QDQ, opset=opset, sqnr=20.0, **options)
+    _, graph, record = converted(QDQ, opset=opset, **options)
     assert set(single_ops(graph)) == {"DequantizeLinear", "Conv"}
     assert any("nodes at Q/DQ stay float32" in why for _, why in record.notes)
     quantize = next(n for n in graph.nodes if n.op == "QuantizeLinear")
     assert graph.producer(quantize.inputs[0]) is None  # no Cast before it
+
+
+def test_tiny_scales_are_raised_and_the_integers_behind_them_counted_anew():
+    graph = parse_graph(QDQ, opset=19)
+    weight = next(n for n in graph.nodes_of("DequantizeLinear") if graph.constant(n.inputs[0]) is not None)
+    codes = np.random.default_rng(0).integers(-127, 128, (4, 4, 1, 1)).astype(np.int8)
+    small = np.array([0.01, 1e-9, 3e-6, 0.03], np.float32)
+    weight.inputs = [graph.add_constant("codes", codes), graph.add_constant("steps", small)]
+    _, graph, record = converted(graph, target=TENSORRT)
+    weight = next(n for n in graph.nodes_of("DequantizeLinear") if graph.constant(n.inputs[0]) is not None)
+    scale, counted = (graph.constant(t) for t in weight.inputs[:2][::-1])
+    assert scale.dtype == np.float16
+    assert (scale >= small.astype(np.float16)).all()
+    assert scale[1] == np.float16(2.0**-24)
+    assert np.array_equal(counted[[0, 3]], codes[[0, 3]])
+    wanted, got = (c * s.astype(float).reshape(-1, 1, 1, 1) for c, s in ((codes, small), (counted, scale)))
+    assert np.abs(got - wanted).max() <= 2.0**-12 * np.abs(wanted).max()
+    assert np.abs(got - wanted)[2].max() <= scale[2] / 2
+    assert any("2 scales are too small" in why for _, why in record.notes)
+
+
+@pytest.mark.parametrize("step", [5e-8, 1e-9])
+def test_a_scale_that_float16_does_not_hold_keeps_its_pair_in_float32(step):
+    text = QDQ.replace("float s = {0.1}", f"float s = {{{step}}}")
+    _, graph, record = converted(text, opset=19, target=TENSORRT)
+    quantize = next(graph.nodes_of("QuantizeLinear"))
+    assert graph.constant(quantize.inputs[1]).dtype == np.float32
+    assert any("float16" in why for _, why in record.notes)
+
+
+def test_no_cast_parts_a_dequantizer_from_the_layer_that_stays_float32():
+    text = QDQ.replace("y = Conv (e, w)", "f = Conv (b, v)  g = Add (e, f)  y = Conv (g, w)").replace(
+        "c = Conv (b, v)", "c = Conv (b, v)  "
+    )
+    graph = parse_graph(text, opset=19)
+    first = next(graph.nodes_of("Conv"))
+    first.name = "first"
+    before, graph, _ = converted(graph, target=TENSORRT, block=("first",))
+    first = next(n for n in graph.nodes_of("Conv") if n.name == "first")
+    kinds = types_of(graph)
+    assert [graph.producer(t).op for t in first.inputs] == ["DequantizeLinear"] * 2
+    assert {kinds[t.name] for t in first.inputs} == {np.dtype(np.float32)}
+    feeds = random_feeds(before, 9)
+    assert sqnr(outputs_of(before, feeds)["y"], outputs_of(graph, feeds)["y"]) > 40
+
+
+@pytest.mark.parametrize("text", [NET, QDQ])
+def test_inputs_and_outputs_turn_on_request(text):
+    before, graph, _ = converted(text, opset=19, target=TENSORRT, keep_io=False)
+    assert [np.dtype(t.dtype) for t in [*graph.inputs, *graph.outputs]] == [np.dtype(np.float16)] * 2
+    assert "Cast" not in ops(graph)
+    feeds = random_feeds(before, 9)
+    got = outputs_of(graph, feeds)["y"]
+    assert got.dtype == np.float16
+    assert sqnr(outputs_of(before, feeds)["y"], got) > 40
+
+
+def test_an_output_that_is_computed_in_float32_turns_behind_a_cast():
+    text = "(float[1,4] x) => (float[1,4] y, float[1,4] z) { y = Sigmoid (x)  a = Mul (y, y)  z = Relu (a) }"
+    before, graph, _ = converted(text, keep_io=False, block=("y",))
+    assert sorted(ops(graph)) == ["Cast", "Cast", "Mul", "Relu", "Sigmoid"]
+    assert {np.dtype(t.dtype) for t in graph.outputs} == {np.dtype(np.float16)}
+    feeds = random_feeds(before, 9)
+    for name, wanted in outputs_of(before, feeds).items():
+        assert sqnr(wanted, outputs_of(graph, feeds)[name]) > 50
+
+
+def test_float32_on_request_is_left_alone():
+    assert_rewrites(ConvertFp16(precision="fp32"), NET, None)
 
 
 def test_half_models_are_left_alone():

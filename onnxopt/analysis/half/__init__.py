@@ -4,6 +4,7 @@
 |---|---|
 | `forms` | from ONNX's schemas: which inputs and outputs of a node turn half, or why none does |
 | `peaks` | how large each tensor gets on the samples |
+| `scales` | scales of Q/DQ pairs that float16 holds |
 | `choice` | which nodes stay in float32, and why |
 | `emission` | the graph with half tensors and as few Casts as it takes |
 | `emulation` | the same rounding in a float32 graph, which any runtime computes as written |

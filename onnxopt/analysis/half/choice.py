@@ -13,7 +13,8 @@ A node stays that
 6. reads a DequantizeLinear whose scale stays float32: a Cast between would part it from its Q/DQ pairs.
 
 Then neighbours follow: what only moves values stays where its input does, what stands between nodes that stay does
-too, and what has no float32 output (comparisons, TopK's indices) reads whatever is there.
+too, and what has no float32 output (comparisons, TopK's indices) reads whatever is there. A DequantizeLinear is of
+its readers' precision.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ from fnmatch import fnmatchcase
 from math import prod
 
 from onnxopt.analysis.half.forms import HalfForm
-from onnxopt.analysis.half.peaks import LARGEST, SMALLEST_NORMAL, constant_obstacle
+from onnxopt.analysis.half.peaks import LARGEST, SMALLEST_NORMAL, constant_obstacle, vanishing
+from onnxopt.analysis.half.scales import PAIR
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.graph import Constant, Graph, Node, Tensor, is_standard
 
@@ -75,6 +77,7 @@ def choose(
     limit: float,
     block: Sequence[str] = (),
     qdq_scales: bool = True,
+    keep_io: bool = True,
 ) -> Choice:
     """Sort the nodes.
 
@@ -86,6 +89,7 @@ def choose(
         limit: Largest magnitude that may turn half.
         block: Name patterns of nodes that stay; a node without a name bears that of its output.
         qdq_scales: Whether Q/DQ may have half scales.
+        keep_io: Whether inputs of the graph stay float32.
     """
     rules = _Rules(graph, shapes, peaks, limit, block)
     choice = Choice()
@@ -101,7 +105,7 @@ def choose(
             choice.reasons[position] = reason
         else:
             chosen.add(position)
-    choice.followers = _followers(graph, forms, chosen)
+    choice.followers = _followers(graph, forms, chosen, keep_io=keep_io)
     choice.half = frozenset(chosen - choice.followers)
     return choice
 
@@ -116,7 +120,7 @@ class _Rules:
         self._guarded = {t.name: guard for n in graph.nodes if (guard := self._guard(n)) for t in n.outputs}
 
     def is_quantized(self, node: Node) -> bool:
-        if node.op in {"QuantizeLinear", "DequantizeLinear"}:
+        if node.op in PAIR:
             return True
         producers = [self.graph.producer(t) for t in node.inputs]
         return any(p is not None and p.op == "DequantizeLinear" for p in producers)
@@ -137,6 +141,8 @@ class _Rules:
         values = self.graph.constant(tensor)
         if values is None:
             return ""
+        if node.op in PAIR and vanishing(values):
+            return f"scale '{tensor.name}' holds numbers that are 0 in float16"
         if tensor.name not in self._constants:
             self._constants[tensor.name] = constant_obstacle(values)
         found = self._constants[tensor.name]
@@ -198,7 +204,7 @@ def _from_shapes(graph: Graph) -> set[int]:
     return found
 
 
-def _followers(graph: Graph, forms: Sequence[HalfForm], chosen: set[int]) -> set[int]:
+def _followers(graph: Graph, forms: Sequence[HalfForm], chosen: set[int], *, keep_io: bool) -> set[int]:
     """Positions of chosen nodes that better stay float32 as their neighbours do."""
     position = {id(n): i for i, n in enumerate(graph.nodes)}
     half = set(chosen)
@@ -220,6 +226,12 @@ def _followers(graph: Graph, forms: Sequence[HalfForm], chosen: set[int]) -> set
             between = not ends and all(position.get(id(c), -1) not in half for c in readers)
             if node.op in MOVES or not form.outputs or (between and node.op not in WEIGHTED):
                 half.discard(i)
-        elif not form.outputs and not reads:  # reads inputs of the graph alone, which are float32
+        elif not form.outputs and not reads and keep_io:  # reads inputs of the graph alone, which are float32
             half.discard(i)
+    for i in sorted(half, reverse=True):
+        node = graph.nodes[i]
+        if node.op == "DequantizeLinear" and not graph.is_output(node.outputs[0]):
+            places = [position.get(id(c), -1) for c in graph.consumers(node.outputs[0])]
+            if places and not half.intersection(places):
+                half.discard(i)
     return chosen - half

@@ -19,6 +19,7 @@ from onnxopt.graph import Constant, Graph, Node, Tensor, is_standard
 # Contrib operators of one type parameter; onnx knows no schemas of theirs.
 UNIFORM = frozenset({("com.microsoft", op) for op in ("QuickGelu", "Gelu", "FastGelu", "BiasGelu")})
 RETARGETED = frozenset({"Cast", "ConstantOfShape"})
+SCALED = 23  # the opset from which DequantizeLinear may name another type than its scale's
 _FLOAT, _HALF = "tensor(float)", "tensor(float16)"
 
 
@@ -77,6 +78,8 @@ def _form(node: Node, opsets: dict[str, int], shapes: Shapes) -> HalfForm:
     domain = "" if is_standard(node) else str(node.domain)
     if not defs.has(node.op, opsets.get(domain, 1), domain):
         return HalfForm(obstacle=f"nothing is known of operators of domain '{domain}'")
+    if node.op == "DequantizeLinear" and not node.attrs.get("output_dtype") and opsets[""] >= SCALED:
+        return HalfForm(tuple(inputs), tuple(outputs))
     schema = defs.get_schema(node.op, opsets.get(domain, 1), domain)
     return _by_schema(node, _Signature(schema), (inputs, outputs), shapes)
 
