@@ -11,7 +11,7 @@ print(result.report.to_json())
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,12 @@ from onnxopt import __version__, guard, model_io, registry
 from onnxopt import recipe as recipes
 from onnxopt.calibration.store import TableFile
 from onnxopt.calibration.table import CalibrationTable
-from onnxopt.data import Dataset, Preprocess, infer_preprocess, open_dataset, parse_preprocess, synthetic
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation import health, measure
-from onnxopt.evaluation.batches import fill_dataset
-from onnxopt.evaluation.budget import ENOUGH_PICTURES, Budget, Judge, Verdict
-from onnxopt.evaluation.input_range import guess_range
+from onnxopt.evaluation.budget import Budget, Judge, Verdict
 from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.evaluation.metrics import Metric, load_metric, score
+from onnxopt.evaluation.samples import JUDGED_SAMPLES, Samples, open_samples
 from onnxopt.graph import Graph
 from onnxopt.manager import Observer, check_requirements
 from onnxopt.observers.verify import Level, Verify
@@ -36,15 +34,12 @@ from onnxopt.pass_api import Context, Pass
 from onnxopt.pipeline import Stage, resolve
 from onnxopt.report.run import RunReport, kept_float
 from onnxopt.runtime import host
-from onnxopt.runtime.adapter import Runtime, Session, load_runtime
+from onnxopt.runtime.adapter import Runtime, load_runtime
 from onnxopt.runtime.latency import Comparison
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets import Target
 
 Passes = str | Iterable[Pass | str]
-SYNTHETIC_SAMPLES = 24
-DEFAULT_SAMPLES = 128
-JUDGED_SAMPLES = 32  # held-out inputs on which SQNR and agreement are measured
 VERIFY_OUTPUTS_UP_TO = 200 * 2**20  # bytes of weights
 ROUNDS, SECONDS = 30, 20.0  # of the final latency comparison; a stage's own is a third of that
 
@@ -109,9 +104,8 @@ def optimize(
         eval_data: What to score on; default: the source's validation split, else held-out samples of `data`.
         metric: `top1`, `coco-map`, `module:function`, a function `(outputs, sample) -> float`, or an object with
             `update(outputs, sample)` and `compute() -> float`.
-        max_drop: Accuracy budget: `"1%"` of the float model's score, or so many points (0.01 of top1, coco-map and
-            agreement, 1 of a metric of your own). Judged on what is scored on; without a metric by agreement with the
-            float model.
+        max_drop: Accuracy budget: `"1%"` of the float score, or points; without a metric, of agreement with the float
+            model. See `evaluation.budget`.
         calibration_table: File of ranges. If it is there, only what it lacks is measured; else it is written.
         preprocess: How pictures become inputs; default: inferred from metadata.
         samples: Use at most so many of `data`.
@@ -125,32 +119,42 @@ def optimize(
         OptimizationError: A pass broke its promise, outputs are not finite, or the budget is missed.
     """
     said = recipes.load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
-
-    def chosen(given: Any, key: str) -> Any:
-        return given if given is not None else getattr(said, key, None)
-
     if passes is None and said is None:
         raise UsageError("nothing to do: give passes or a recipe")
-    limit = chosen(max_drop, "max_drop")
-    budget = Budget.parse(limit) if limit is not None else None
+    wanted = _Wanted(passes, target, data, eval_data, metric, max_drop, calibration_table, preprocess, samples).or_else(
+        said
+    )
     run = _Run(
         graph=_graph_of(model),
         size=Path(model).stat().st_size if isinstance(model, str | Path) else None,
         digest=_digest(model),
-        target=_table(chosen(target, "target") or "ort"),
-        stages=resolve(chosen(passes, "pipeline")),
+        target=_table(wanted.target or "ort"),
+        stages=resolve(wanted.pipeline),
         keep_anyway=keep_anyway or (said is not None and not said.never_slower),
         input_shapes=input_shapes,
     )
-    run.open_table(chosen(calibration_table, "calibration_table"))
-    run.open_data(
-        chosen(data, "source"),
-        chosen(eval_data, "evaluation"),
-        chosen(preprocess, "preprocess"),
-        chosen(samples, "samples"),
-    )
-    run.open_metric(chosen(metric, "metric"), budget, enforced=not keep_anyway)
+    run.open(wanted, enforced=not keep_anyway)
     return run.run(verify, observers)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What was asked for, under the names that a recipe has for it; None: not said."""
+
+    pipeline: Any
+    target: Any
+    source: Any
+    evaluation: Any
+    metric: Any
+    max_drop: str | float | None
+    calibration_table: str | Path | None
+    preprocess: Any
+    samples: int | None
+
+    def or_else(self, said: recipes.Recipe | None) -> "_Wanted":
+        """What a recipe says where nothing else was asked for."""
+        missing = [f.name for f in fields(self) if getattr(self, f.name) is None]
+        return replace(self, **{name: getattr(said, name, None) for name in missing})
 
 
 def _graph_of(model: str | Path | onnx.ModelProto | Graph) -> Graph:
@@ -161,6 +165,11 @@ def _graph_of(model: str | Path | onnx.ModelProto | Graph) -> Graph:
         own.CopyFrom(model)
         return Graph.from_proto(own)
     return model_io.load(model)
+
+
+def _text(given: Any) -> str | None:
+    """What a recipe can say of it."""
+    return str(given) if isinstance(given, str | Path) else None
 
 
 def _digest(model: str | Path | onnx.ModelProto | Graph) -> str | None:
@@ -204,68 +213,35 @@ class _Run:
         self.digest = digest
         self.metric: Metric | None = None
         self.judge: Judge | None = None
-        self.enforced = True
         self.table: TableFile | None = None
-        self.asked_metric: str | None = None
-        self.data: Dataset
-        self.fit: Dataset
-        self.holdout: Dataset
-        self.evaluation: Dataset
-        self.source: str | None = None
-        self.synthetic = False
+        self.samples: Samples
 
-    def open_table(self, file: str | Path | None) -> None:
-        """Read the calibration table, if there is one.
+    def open(self, wanted: _Wanted, *, enforced: bool) -> None:
+        """Open table, data and metric; the float model is scored here, so that mistakes show early.
 
         Raises:
-            UsageError: It is damaged, or no pass has a use for it.
+            UsageError: One of them cannot be used, or no pass has a use for the table.
         """
-        if file is None:
-            return
-        if not any(CalibrationTable in p.provides for stage in self.stages for p in stage.passes):
-            raise UsageError(f"no pass of this pipeline calibrates, so the table {file} is of no use; add quantize")
-        self.table = TableFile.at(file)
-
-    def open_metric(self, metric: Any, budget: Budget | None, *, enforced: bool) -> None:
-        """Load the metric, and the judge of the budget; the float model is scored here, so mistakes show early."""
-        self.asked_metric = metric if isinstance(metric, str) else None
-        self.metric = load_metric(metric, metadata=self.original.metadata) if metric is not None else None
-        if budget is None:
-            return
-        if self.cannot_run:
-            raise UsageError(f"a budget needs the model to be run, and that is not possible: {self.cannot_run}")
-        self.enforced = enforced
-        self.judge = Judge(budget, self.original, self.evaluation, self._session, self.metric)
-
-    def _session(self, graph: Graph) -> Session:
-        """On the target's own runtime, or where that is not here, as the graph is written."""
-        if self.runtime is not None:
-            return self.runtime.open(graph.to_proto())
-        return OrtSession(graph.to_proto(), optimized=False)
-
-    def open_data(self, data: Any, eval_data: Any, preprocess: Any, samples: int | None) -> None:
-        """Open the data, or make some up; split what is fitted on from what is judged on."""
-        self.synthetic = data is None
-        self.source = str(data) if isinstance(data, str | Path) else None
-        self.asked = (eval_data, preprocess, samples)
-        if data is None:
-            made_up = synthetic(self.inputs, samples or SYNTHETIC_SAMPLES, preprocess=self._made_up(preprocess))
-            self.data = fill_dataset(made_up, self.inputs)
-            if any(p.needs_data for stage in self.stages for p in stage.passes):
-                self.warnings.append(SYNTHETIC_WARNING if self.table is None else JUDGED_ON_SYNTHETIC)
-        else:
-            self.data = self._open(data, "calibration", preprocess, samples or DEFAULT_SAMPLES)
-        self.fit, self.holdout = self.data.split_holdout(3)
-        if not len(self.holdout):
-            self.holdout = self.fit
-            self.warnings.append("a single sample: outputs are judged on the sample that they were fitted on")
-        self.evaluation = self.holdout
-        if eval_data is not None:
-            self.evaluation = self._open(eval_data, "evaluation", preprocess, None)
-        elif isinstance(data, str | Path) and Path(data).suffix in {".yaml", ".yml"}:
-            self.evaluation = self._open(data, "evaluation", preprocess, None)
+        budget = Budget.parse(wanted.max_drop) if wanted.max_drop is not None else None
+        self.wanted, self.enforced = wanted, enforced
+        if wanted.calibration_table is not None:
+            if not any(CalibrationTable in p.provides for stage in self.stages for p in stage.passes):
+                raise UsageError(f"no pass here calibrates, so {wanted.calibration_table} is of no use; add quantize")
+            self.table = TableFile.at(wanted.calibration_table)
+        self.samples = open_samples(
+            self.original, self.inputs, wanted.source, wanted.evaluation, wanted.preprocess, wanted.samples
+        )
+        self.warnings += self.samples.notes
+        if self.samples.synthetic and any(p.needs_data for stage in self.stages for p in stage.passes):
+            self.warnings.append(SYNTHETIC_WARNING if self.table is None else JUDGED_ON_SYNTHETIC)
         if self.small:
             self._try_once()
+        if wanted.metric is not None:
+            self.metric = load_metric(wanted.metric, metadata=self.original.metadata)
+        if budget is not None and self.cannot_run:
+            raise UsageError(f"a budget needs the model to be run, and that is not possible: {self.cannot_run}")
+        if budget is not None:
+            self.judge = Judge(budget, self.original, self.samples.evaluation, self.runtime, self.metric)
 
     def _try_once(self) -> None:
         """Run the model as it came: what is broken already is no pass's fault.
@@ -273,7 +249,7 @@ class _Run:
         Raises:
             UsageError: It does not run, and that is not for operators or types that ONNX Runtime does not have.
         """
-        feeds = next(iter(self.fit)).feeds
+        feeds = next(iter(self.samples.fit)).feeds
         try:
             OrtSession(self.original.to_proto(), optimized=False).run(feeds)
         except OptimizationError as error:
@@ -285,31 +261,13 @@ class _Run:
             self.warnings.append(f"{self.cannot_run}: outputs are not compared and latency is not measured")
             self.runtime = None
 
-    def _made_up(self, preprocess: Any) -> Preprocess | None:
-        """In which range made-up pictures come: as asked, as the metadata says, or as the first layer suggests."""
-        if isinstance(preprocess, Preprocess):
-            return preprocess
-        if preprocess is not None:
-            return parse_preprocess(preprocess) if isinstance(preprocess, str) else Preprocess.from_dict(preprocess)
-        found = infer_preprocess(self.original.metadata, self.inputs)
-        found = found or (guess_range(self.original, self.inputs) if self.small else None)
-        if found is None:
-            return None
-        self.warnings.append(found[1])
-        return found[0]
-
-    def _open(self, source: Any, role: Any, preprocess: Any, samples: int | None) -> Dataset:
-        metadata = self.original.metadata
-        opened = open_dataset(source, self.inputs, role=role, preprocess=preprocess, samples=samples, metadata=metadata)
-        return fill_dataset(opened, self.inputs)
-
     def run(self, verify: Level | None, observers: Sequence[Observer]) -> Result:
         """Run the stages, measure, and report."""
         context = Context(
             self.target,
             inputs=self.inputs,
-            synthetic=self.synthetic,
-            **self._samples(),
+            synthetic=self.samples.synthetic,
+            **self._fed(),
         )
         for artefact in (self.judge, self.table):
             if artefact is not None:
@@ -326,75 +284,68 @@ class _Run:
         resolved = recipes.Recipe(
             recipes.resolved_pipeline(records),
             target=self.target.name,
-            source=self.source,
-            evaluation=str(self.asked[0]) if isinstance(self.asked[0], str | Path) else None,
-            preprocess=str(self.data.preprocess) if self.data.preprocess is not None and not self.synthetic else None,
-            samples=self.asked[2],
-            calibration_table=str(self.table.path) if self.table is not None else None,
+            source=_text(self.wanted.source),
+            evaluation=_text(self.wanted.evaluation),
+            preprocess=self.samples.preprocess,
+            samples=self.wanted.samples,
+            calibration_table=_text(self.wanted.calibration_table),
             max_drop=verdict.max_drop if verdict is not None and verdict.met else None,
-            metric=self.asked_metric if verdict is not None else None,
+            metric=_text(self.wanted.metric) if verdict is not None else None,
             never_slower=False,
         )
         report = self._report(graph, resolved)
         report.stages = records
         if verdict is not None:
-            report.budget = {**verdict.to_dict(), "judged_on": self.evaluation.description, **kept_float(records)}
+            report.budget = {
+                **verdict.to_dict(),
+                "judged_on": self.samples.evaluation.description,
+                **kept_float(records),
+            }
         if self.table is not None and context.has(CalibrationTable):
-            ranges = context.get(CalibrationTable).to_json()
-            digest = hashlib.sha256(ranges.encode()).hexdigest()
-            report.data["calibration_table"] = {"file": str(self.table.path), "digest": digest}
+            report.data["calibration_table"] = self.table.identify(context.get(CalibrationTable))
         self._measure(graph, report)
         self._sign(graph, resolved, report)
         return Result(graph, report, resolved)
 
     def _verdict(self, graph: Graph) -> Verdict | None:
-        """Judge by the budget, if there is one.
-
-        Raises:
-            OptimizationError: It is missed.
-        """
+        """Judge by the budget, if there is one; it is an error to miss it."""
         if self.judge is None:
             return None
         verdict = self.judge.verdict(graph)
-        if verdict.pictures < ENOUGH_PICTURES:
-            self.warnings.append(f"only {verdict.pictures} pictures judge the budget; see how wide its interval is")
+        self.warnings += verdict.warnings()
         if not verdict.met and self.enforced:
-            raise OptimizationError(f"{verdict}; nothing is written (if that is as it should be: --keep-anyway)")
-        if not verdict.met:
-            self.warnings.append(str(verdict))
+            raise OptimizationError(
+                f"{verdict}; nothing is written (allow more, or a larger `most` of keep-float, or --keep-anyway)"
+            )
         return verdict
 
-    def _samples(self) -> dict[str, Any]:
+    def _fed(self) -> dict[str, Any]:
         """What passes may run the model on. Of models that are merely large they run what parts they can."""
         if self.small and self.cannot_run:
             return {"cannot_run": self.cannot_run}
-        return {"fit": self.fit, "holdout": self.holdout}
+        return {"fit": self.samples.fit, "holdout": self.samples.holdout}
 
     def _verifier(self, level: Level | None) -> Verify:
         if level is None:
             level = "outputs" if self.original.nbytes() < VERIFY_OUTPUTS_UP_TO else "structure"
         if self.cannot_run:
             level = "off" if level == "off" else "structure"
-        feeds = [next(iter(part)).feeds for part in (self.fit, self.holdout)] if level in {"outputs", "full"} else []
+        feeds = (
+            [next(iter(part)).feeds for part in (self.samples.fit, self.samples.holdout)]
+            if level in {"outputs", "full"}
+            else []
+        )
         return Verify(level, feeds)
 
     def _judge(self, before: Graph, after: Graph) -> Comparison:
         assert self.runtime is not None
-        feeds = next(iter(self.holdout)).feeds
+        feeds = next(iter(self.samples.holdout)).feeds
         comparison: Comparison = measure.time_pair(
             self.runtime, before, after, feeds, rounds=ROUNDS, seconds=SECONDS / 3
         )
         return comparison
 
     def _report(self, graph: Graph, resolved: recipes.Recipe) -> RunReport:
-        data = {
-            "source": self.data.description,
-            "synthetic": self.synthetic,
-            "digest": self.data.digest(),
-            "fitted_on": len(self.fit),
-            "judged_on": min(len(self.holdout), JUDGED_SAMPLES),
-            "notes": self.data.notes,
-        }
         why = "" if self.runtime is not None else self.cannot_run or "the target cannot run here"
         return RunReport(
             model={"source": graph.source, "digest": self.digest},
@@ -405,13 +356,13 @@ class _Run:
                 "threads": 1,
             },
             inputs=[str(i) for i in self.inputs],
-            data=data,
+            data=self.samples.to_dict(),
             before=self.before,
             recipe=str(resolved),
             metric=self.metric.name if self.metric is not None else None,
             # That made-up inputs say nothing of accuracy is among the warnings already.
             warnings=self.warnings
-            + ([] if {SYNTHETIC_WARNING, JUDGED_ON_SYNTHETIC} & set(self.warnings) else self.data.notes),
+            + ([] if {SYNTHETIC_WARNING, JUDGED_ON_SYNTHETIC} & set(self.warnings) else self.samples.data.notes),
             environment={
                 "onnxopt": __version__,
                 "processor": host.processor(),
@@ -428,11 +379,13 @@ class _Run:
             return
         sessions = (self.runtime.open(self.original.to_proto()), self.runtime.open(graph.to_proto()))
         report.quality = measure.quality(
-            *sessions, self.holdout.take(JUDGED_SAMPLES), self.original.metadata, strict=not self.keep_anyway
+            *sessions, self.samples.holdout.take(JUDGED_SAMPLES), self.original.metadata, strict=not self.keep_anyway
         )
         if self.metric is not None and report.budget is None:
-            self.before.score, after.score = (score(self.metric, s.run, self.evaluation).value for s in sessions)
-        feeds = next(iter(self.holdout)).feeds
+            self.before.score, after.score = (
+                score(self.metric, s.run, self.samples.evaluation).value for s in sessions
+            )
+        feeds = next(iter(self.samples.holdout)).feeds
         timing = measure.time_pair(self.runtime, self.original, graph, feeds, rounds=ROUNDS, seconds=SECONDS)
         for measured, latency in zip((self.before, after), timing.latencies, strict=True):
             measured.latency_ms = latency.milliseconds.median

@@ -43,6 +43,10 @@ class TableFile:
         path = Path(path)
         return cls(path, CalibrationTable.load(path) if path.exists() else None)
 
+    def identify(self, table: CalibrationTable) -> dict[str, str]:
+        """As the report has it: the file, and the SHA-256 of the ranges that were used."""
+        return {"file": str(self.path), "digest": hashlib.sha256(table.to_json().encode()).hexdigest()}
+
 
 def weights_digest(graph: Graph) -> str:
     """SHA-256 of the weights of all Conv, ConvTranspose, Gemm and MatMul, whatever their order.

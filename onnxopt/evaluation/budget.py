@@ -6,7 +6,6 @@ quoted in percent; 1 of a metric of the user's own). The point estimate decides;
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +18,8 @@ from onnxopt.evaluation.interval import Interval, drop_interval
 from onnxopt.evaluation.likeness import Likeness
 from onnxopt.evaluation.metrics import PERCENT, MeanAveragePrecision, Metric, Score, score
 from onnxopt.graph import Graph
-from onnxopt.runtime.adapter import Session
+from onnxopt.runtime.adapter import Runtime, Session
+from onnxopt.runtime.ort import OrtSession
 
 ROUNDING = 1e-9  # 0.955 - 0.945 is not above 0.01
 ENOUGH_PICTURES = 20
@@ -104,6 +104,13 @@ class Verdict:
             f"{self.drop:.4f} where max drop {self.max_drop} allows {self.allowed:.4f}"
         )
 
+    def warnings(self) -> list[str]:
+        """What a reader must know."""
+        said = [] if self.met else [str(self)]
+        if self.pictures < ENOUGH_PICTURES:
+            said.append(f"only {self.pictures} pictures judge the budget; see how wide its interval is")
+        return said
+
     def to_dict(self) -> dict[str, Any]:
         """As the report has it."""
         return asdict(self)
@@ -124,7 +131,7 @@ class Judge:
         budget: What may be lost.
         reference: The float model.
         samples: What is judged on.
-        opened: Loads a graph on the runtime that it is meant for.
+        runtime: The target's; None where it is not here: then ONNX Runtime runs the graphs as they are written.
         metric: The score; None for agreement with the float model.
 
     Attributes:
@@ -140,11 +147,11 @@ class Judge:
         budget: Budget,
         reference: Graph,
         samples: Dataset,
-        opened: Callable[[Graph], Session],
+        runtime: Runtime | None = None,
         metric: Metric | None = None,
     ) -> None:
         self.budget = budget
-        self._reference, self._samples, self._opened, self._metric = reference, samples, opened, metric
+        self._reference, self._samples, self._runtime, self._metric = reference, samples, runtime, metric
         self._before: _Standing | None = self._standing(reference) if metric is not None else None
         self._point = metric.point if metric is not None else PERCENT
         self.allowed = budget.allowed(self._before.value if self._before else 1.0, self._point)
@@ -176,6 +183,10 @@ class Judge:
     @property
     def _sign(self) -> float:
         return -1.0 if self._metric is not None and self._metric.lower_is_better else 1.0
+
+    def _opened(self, graph: Graph) -> Session:
+        model = graph.to_proto()
+        return self._runtime.open(model) if self._runtime is not None else OrtSession(model, optimized=False)
 
     def _standing(self, graph: Graph) -> _Standing:
         session = self._opened(graph)

@@ -87,7 +87,7 @@ class KeepFloat(Pass):
             if node.outputs[0].name in names:
                 macs = cost.macs.get(node.outputs[0].name, 0)
                 kept.append({"node": label(node), "macs": macs, "share": macs / max(cost.total_macs, 1)})
-                context.note(node, "kept float: quantized it ruins the outputs")
+                context.note(node, "kept float: quantized it costs too much accuracy")
         context.record.details["kept_float"] = kept
 
 

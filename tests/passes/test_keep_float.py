@@ -89,7 +89,7 @@ def test_no_more_than_allowed_stays_float_and_that_is_said():
 def test_given_nodes_need_no_search():
     _, context, record = searched(broken=True, nodes=("a",))
     assert context.get(FloatNodes).names == ("a",)
-    assert record.notes == [("Conv 'Conv'", "kept float: quantized it ruins the outputs")]
+    assert record.notes == [("Conv 'Conv'", "kept float: quantized it costs too much accuracy")]
 
 
 def test_needs_a_calibration_before_it():
