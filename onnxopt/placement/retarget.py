@@ -5,8 +5,9 @@
 2. A pair on an activation goes and its span is kept, where its parameters are constants, the same on both sides, and
    nobody else reads its integers.
 3. ONNX Runtime's quantizer drops a Relu or Clip whose work the saturation of the Q behind it does. So where a span
-   begins at 0 and negative values could come in, a Relu takes the place of the pair; a Clip where it ends at 6. Not on
-   graph inputs and not in the tail: there a span that begins at 0 tells of the samples only.
+   begins at 0 and negative values could come in, a Relu takes the place of the pair; a Clip where it ends at 6. Only
+   behind the operators that come before a Relu, and not in the tail: elsewhere it tells of the samples only.
+4. Where somebody quantized the bins 0, 1, 2, … of a distribution-focal-loss head, they are whole numbers again.
 """
 
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ from onnxopt.calibration.bounds import ANY, Interval, output_bounds
 from onnxopt.calibration.given import GivenCodes, GivenRange, GivenRanges, span, spread
 from onnxopt.graph import Array, Constant, Graph, Node, Tensor, is_standard, label
 from onnxopt.placement.strip import PAIR, dequantized
-from onnxopt.placement.tail import find_tail
+from onnxopt.placement.tail import FEATURE_OPS, find_tail
 
 RELU6 = 6.0
+MOST_BINS = 64  # of a box head
+_BEFORE_RELU = frozenset({*FEATURE_OPS, "Add", "BatchNormalization"})
 _INTEGER_OPS = frozenset({"ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeLinear"})
 _INTEGER_PREFIXES = ("QLinear", "QGemm", "QAttention", "QEmbed", "QOrdered", "DynamicQuantize")
 
@@ -111,6 +114,7 @@ def _take_constant(graph: Graph, node: Node, given: GivenRanges, taken: set[str]
     values = constant if codes is None else dequantized(graph, node, codes)
     if values is None or (quantize is not None and paired and _why_not(graph, quantize)):
         return False
+    values = values if codes is None else _whole_bins(graph, node, values, parameters[0])
     scale, zero = parameters
     dtype = str(codes.dtype) if codes is not None else _type(quantize or node, zero)
     if scale.size == 1 or scale.ndim == 1:
@@ -120,6 +124,16 @@ def _take_constant(graph: Graph, node: Node, given: GivenRanges, taken: set[str]
     graph.replace_uses(node.outputs[0], replacement)
     graph.remove(node)
     return True
+
+
+def _whole_bins(graph: Graph, node: Node, values: Array, scale: Array) -> Array:
+    """The bins 0, 1, 2, … of an expectation, where quantization took them for weights; else the values as they are."""
+    bins = np.arange(values.size, dtype=values.dtype).reshape(values.shape)
+    readers = graph.consumers(node.outputs[0])
+    few = 2 < values.size <= MOST_BINS and max(values.shape) == values.size
+    if few and all(n.op in FEATURE_OPS for n in readers) and np.abs(values - bins).max() <= 0.5001 * scale.max():
+        return bins
+    return values
 
 
 def _constant(codes: Tensor, values: Array, taken: set[str]) -> Constant:
@@ -156,7 +170,8 @@ def _pairs(graph: Graph) -> list[tuple[Node, GivenRange | None, bool]]:
             given = span(*parameters, _type(node, parameters[1]))
             producer = graph.producer(node.inputs[0])
             one_sided = given is not None and given.low == 0 and low < 0
-            found.append((node, given, one_sided and producer is not None and id(producer) not in tail))
+            before_relu = producer is not None and producer.op in _BEFORE_RELU and id(producer) not in tail
+            found.append((node, given, one_sided and before_relu))
             low = max(low, given.low) if given is not None else low
         bounds[node.outputs[0].name] = (low, high)
     return found
