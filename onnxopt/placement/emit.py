@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxopt.calibration.given import GivenRanges
+from onnxopt.calibration.given import METHOD, GivenRanges
 from onnxopt.calibration.parameters import channel_parameters, integer_limits, quantization_parameters
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.graph import Array, Constant, Graph, Node, Tensor, Variable
@@ -58,16 +58,21 @@ def group_parameters(target: Target, placement: Placement, table: CalibrationTab
 
 
 def _range(placement: Placement, table: CalibrationTable, group: str) -> tuple[float, float]:
-    """The range of a group, zero in it; that of its wider group if that costs the group no more than one bit."""
-    wider = next(t.wider for t in placement.tensors.values() if t.group == group)
+    """The range of a group, zero in it; that of its wider group if that costs the group no more than one bit.
+
+    What a quantized model came with stays as it is, for its weights may have been trained with it.
+    """
+    members = [t for t in placement.tensors.values() if t.group == group]
+    wider = members[0].wider
     own, whole = (
         (min(0.0, *(table[t.name].low for t in tensors)), max(0.0, *(table[t.name].high for t in tensors)))
         for tensors in (
-            [t for t in placement.tensors.values() if t.group == group],
+            members,
             [t for t in placement.tensors.values() if t.wider == wider],
         )
     )
-    return whole if whole[1] - whole[0] <= 2 * (own[1] - own[0]) else own
+    given = any(table[t.name].method == METHOD for t in members)
+    return whole if not given and whole[1] - whole[0] <= 2 * (own[1] - own[0]) else own
 
 
 @dataclass(frozen=True)

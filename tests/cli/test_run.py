@@ -137,12 +137,14 @@ def test_truncated_model(model):
     assert "m.onnx" in result.stderr
 
 
-def test_a_quantized_model_is_refused_by_quantize_and_carried_by_simplify(model, tmp_path):
-    quantized = tmp_path / "q.onnx"
+def test_a_quantized_model_is_quantized_anew_and_carried_by_simplify(model, tmp_path):
+    quantized, again = tmp_path / "q.onnx", tmp_path / "a.onnx"
     assert run(model, "--passes", "quantize", "-o", quantized).exit_code == 0
-    refused = run(quantized, "--passes", "quantize")
+    assert run(quantized, "--passes", "quantize", "-o", again).exit_code == 0
+    refused = run(quantized, "--passes", "calibrate,insert-qdq")
     assert refused.exit_code == 2
     assert "quantized already" in refused.stderr
+    assert "run strip-qdq before" in refused.stderr
     assert run(quantized, "--passes", "simplify", "-o", tmp_path / "s.onnx").exit_code == 0
 
 
