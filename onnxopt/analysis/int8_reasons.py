@@ -124,6 +124,8 @@ class Reasons:
         kinds = [self.view.type_of(n) for n in (pair, *self.view.quantized_behind(node)) if n is not None]
         weights = self.view.type_of(weight) if weight is not None else ""
         wanted = self.target.activation.dtype
+        if kinds and self.target.positive is not None and kinds[0] == self.target.positive.dtype:
+            wanted = self.target.positive.dtype
         if len(set(kinds)) > 1:
             return f"its input and output have different types: {' and '.join(kinds)}"
         if kinds and kinds[0] != wanted:

@@ -52,7 +52,7 @@ def group_parameters(target: Target, placement: Placement, table: CalibrationTab
         UsageError: A range is missing (names the tensor).
     """
     low, high = _range(placement, table, group)
-    kind = target.activation
+    kind = target.format_from(low)
     scale, zero = quantization_parameters(low, high, dtype=kind.dtype, symmetric=kind.symmetric, limit=kind.limit)
     return np.asarray(scale, np.float32), np.asarray(zero, kind.dtype)
 

@@ -36,7 +36,7 @@ class QuantizedTensor:
         name: The tensor.
         group: Name of the first tensor of those that share its scale and zero point.
         wider: Name of the first tensor of the wider group.
-        native: Whether an int8 kernel computes it. If not, float consumers read the float value.
+        native: Whether the runtime writes it in 8 bits. If not, float consumers read the float value.
     """
 
     name: str
@@ -251,6 +251,7 @@ class _Planner:
         if rule.role == "passthrough" and rule.output:
             self.groups.join([*inputs, *node.outputs])
         elif rule.role == "passthrough":
+            self.groups.join(inputs)
             for tensor in node.outputs:
                 del self.wanted[tensor.name]
 
@@ -315,6 +316,8 @@ class _Planner:
 
     def _computed_in_int8(self, node: Node, int8: set[int]) -> bool:
         rule = self.rule(node)
+        if self.target.reads_pairs:
+            return True
         if id(node) in int8:
             return rule is None or rule.output
         producer = self.graph.producer(node.inputs[0]) if node.inputs else None

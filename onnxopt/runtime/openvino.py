@@ -12,6 +12,7 @@ from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, Kernels, Model
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+SPLIT_BIAS = "/WithoutBiases"  # what the ONNX frontend appends to a Conv whose bias becomes an Add
 CONVERSIONS = frozenset({"Reorder", "Convert", "FakeQuantize", "Quantize"})
 
 
@@ -78,7 +79,7 @@ class OpenVinoRuntime:
                 left[kind] += 1
             if kernel.upper().endswith("_I8") and "originalLayersNames" in info:
                 origins = str(info["originalLayersNames"].astype(str)).split(",")
-                int8 |= {names[o] for o in origins if o in names}
+                int8 |= {names[o] for o in (origin.removesuffix(SPLIT_BIAS) for origin in origins) if o in names}
         return Kernels(frozenset(int8), frozenset(set(names.values()) - int8), dict(sorted(left.items())))
 
 

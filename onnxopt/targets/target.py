@@ -31,7 +31,8 @@ class OpRule:
             tensors are quantized. `passthrough`: moves int8 values; inputs and output share their parameters.
             `residual`: an addition that fuses into the weighted op before it if its other branch is quantized.
         inputs: Which inputs carry activations; None for all.
-        output: Whether a Q must follow directly. A passthrough without one lets a Q behind it move before it.
+        output: Whether a Q must follow directly. A passthrough without one lets a Q behind it move before it, to all
+            its inputs, which then share their parameters.
         per_channel: Of an anchor: whether its weights have one scale per output channel, or one for all.
         aligned: Of a follower: whether it runs faster where its tensors share scale and zero point. They do where
             that costs none of them more than one bit.
@@ -80,6 +81,7 @@ class Target:
         summary: One line.
         opset_floor: Lowest opset that the emitted Q/DQ need.
         activation: Format of activations.
+        positive: Format of activations that are never negative; default: the same.
         weight: Format of weights, per output channel.
         rules: Op type to rule; an op without one is left in float.
         default_reason: Why an op without a rule is left in float.
@@ -92,6 +94,8 @@ class Target:
         softmax_by_exp: Whether the softmax of a box head is faster as Exp, MatMul and Div.
         resize_by_tile: Whether int8 up-sampling is faster as a Tile of pixels in channels-last layout.
         slow_subnormals: Whether numbers below the smallest normal float32 slow a MatMul down.
+        reads_pairs: Whether all that reads a quantized activation reads it through its pair, so that the runtime
+            writes it once, in 8 bits, whatever computes it.
         requantizes_float: Whether the runtime quantizes a float layer between Q/DQ by itself, so that keeping it float
             takes a per-channel DQ before it.
         int32_bias: Whether biases are emitted as int32 behind a DQ.
@@ -106,6 +110,7 @@ class Target:
     opset_floor: int
     activation: NumberFormat
     weight: NumberFormat
+    positive: NumberFormat | None = None
     rules: Mapping[str, OpRule] = field(default_factory=dict)
     default_reason: str = "the runtime has no int8 kernel for this op"
     fused_activations: frozenset[str] = frozenset()
@@ -117,8 +122,13 @@ class Target:
     softmax_by_exp: bool = False
     resize_by_tile: bool = False
     slow_subnormals: bool = False
+    reads_pairs: bool = False
     requantizes_float: bool = False
     int32_bias: bool = False
     alignment: int = 8
     adapter: str = ""
     checker: str = ""
+
+    def format_from(self, low: float) -> NumberFormat:
+        """Format of activations whose range begins at `low`, which is at most 0."""
+        return self.positive if self.positive is not None and low >= 0 else self.activation

@@ -1,0 +1,54 @@
+"""Where quantizers go for OpenVINO, in which format."""
+
+import numpy as np
+
+from onnxopt.analysis.shapes import Shapes, infer
+from onnxopt.data import InputSpec, synthetic
+from onnxopt.manager import run_pass
+from onnxopt.pass_api import Context
+from onnxopt.placement import plan
+from onnxopt.targets.openvino import OPENVINO
+from onnxopt.testing import outputs_of, parse_graph
+from onnxopt_passes.calibrate import Calibrate
+from onnxopt_passes.insert_qdq import InsertQDQ
+
+WEIGHTS = "float[16,16,1,1] w1, float[8,8,3,3] w2, float[16,24,1,1] w3"
+BLOCK = f"""(float[1,16,8,8] x) => (float[1,16,8,8] y) <{WEIGHTS}, int64[2] sizes = {{8, 8}}> {{
+    a = Conv (x, w1)  s = Sigmoid (a)  b = Mul (a, s)  l, r = Split <axis = 1> (b, sizes)
+    c = Conv <pads = [1, 1, 1, 1]> (r, w2)  d = Relu (c)  e = Concat <axis = 1> (d, l, r)  y = Conv (e, w3) }}"""
+
+
+def quantized(text, shape):
+    graph = parse_graph(text)
+    graph.name_nodes()
+    before = graph.copy()
+    inputs = (InputSpec("x", shape, np.dtype(np.float32)),)
+    context = Context(OPENVINO, inputs=inputs, fit=synthetic(inputs, 2))
+    run_pass(Calibrate(), graph, context, [])
+    run_pass(InsertQDQ(), graph, context, [])
+    return before, graph
+
+
+def test_pairs_move_before_what_only_moves_values():
+    graph = parse_graph(BLOCK)
+    found = plan(graph, OPENVINO, Shapes(*infer(graph)))
+    assert sorted(found.tensors) == ["b", "d", "x"]
+    assert found.tensors["b"].group == found.tensors["d"].group  # two branches of the Concat
+
+
+def test_everyone_reads_the_pair():
+    _, graph = quantized(BLOCK, (1, 16, 8, 8))
+    split = next(graph.nodes_of("Split"))
+    assert graph.producer(split.inputs[0]).op == "DequantizeLinear"
+
+
+def test_activations_have_no_zero_point_and_uint8_only_where_nothing_is_negative():
+    text = """(float[1,8,4,4] x) => (float[1,8,4,4] y) <float[8,8,1,1] w1, float[8,8,1,1] w2, float[8,8,1,1] w3> {
+        a = Conv (x, w1)  b = Relu (a)  c = Conv (b, w2)  y = Conv (c, w3) }"""
+    before, graph = quantized(text, (1, 8, 4, 4))
+    zeros = {q.inputs[0].name: graph.constant(q.inputs[2]) for q in graph.nodes_of("QuantizeLinear")}
+    assert {name: zero.dtype for name, zero in zeros.items()} == {"x": np.uint8, "b": np.uint8, "c": np.int8}
+    assert not any(zero.any() for zero in zeros.values())
+    feeds = {"x": np.random.default_rng(0).random((1, 8, 4, 4), np.float32)}
+    wanted, got = outputs_of(before, feeds)["y"], outputs_of(graph, feeds)["y"]
+    assert np.square(wanted - got).sum() < 1e-2 * np.square(wanted).sum()
