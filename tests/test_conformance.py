@@ -100,8 +100,10 @@ def surroundings(graph: Graph) -> Context:
 def with_requirements(step: Pass, graph: Graph, context: Context) -> None:
     """Run the passes that make what a pass requires."""
     for kind in step.requires:
-        maker = next(p for p in map(load_pass, names(PASSES)) if kind in p.provides)
-        run_pass(maker(), graph, context, [])
+        if not context.has(kind):
+            maker = next(p for p in map(load_pass, names(PASSES)) if kind in p.provides)
+            with_requirements(maker(), graph, context)
+            run_pass(maker(), graph, context, [])
 
 
 def verified(step: Pass, graph: Graph) -> None:

@@ -48,6 +48,6 @@ def round_rows(
     """
     codes = np.empty(weights.shape, np.int8)
     limits = np.asarray([qmin, qmax], np.float32)
-    arrays = (np.ascontiguousarray(a, np.float32) for a in (weights, scales, factor))
-    _round_rows(*arrays, limits, codes)
+    values, steps, upper = (np.ascontiguousarray(a, np.float32) for a in (weights, scales, factor))
+    _round_rows(values, steps, upper, limits, codes)
     return codes

@@ -6,6 +6,7 @@
 """
 
 from onnxopt import Context, Graph, Pass, option
+from onnxopt.analysis.recovery.reference import FloatModel
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.table import CalibrationTable
@@ -32,6 +33,7 @@ class InsertQDQ(Pass):
     name = "insert-qdq"
     effect = "lossy"
     requires = (CalibrationTable,)
+    provides = (FloatModel,)
 
     ignore: tuple[str, ...] = option(default=(), help="Name patterns of nodes that stay float.")
 
@@ -44,6 +46,7 @@ class InsertQDQ(Pass):
         placement = plan(graph, context.target, context.get(Shapes), (*self.ignore, *kept))
         for where, reason in placement.notes:
             context.note(where, reason)
+        context.put(FloatModel(graph.copy()))
         if not placement.weights:
             context.note(graph.source, "nothing to quantize: no weighted operator that the target runs in int8")
             return False

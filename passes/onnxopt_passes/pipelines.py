@@ -14,12 +14,13 @@ QUANTIZE = NamedPipeline(
     name="quantize",
     summary="Calibrate and insert Q/DQ pairs so that the target runs the model in int8.",
     text="strip-qdq,upgrade-opset,simplify,sink-upsample,lower,calibrate,keep-float,insert-qdq,"
-    "merge-duplicates,eliminate-dead,convert-fp16{precision=fp32}",
+    "recover,merge-duplicates,eliminate-dead,convert-fp16{precision=fp32}",
     options={
         "high_precision": "upgrade-opset.precision, convert-fp16.precision",
         "keep_io": "convert-fp16.keep_io",
         "method": "calibrate.method",
         "percentile": "calibrate.percentile",
+        "recover": "recover.level",
         "silu": "lower.silu",
         "sqnr": "keep-float.sqnr",
     },

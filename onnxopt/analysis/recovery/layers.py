@@ -98,9 +98,10 @@ class QuantizedLayer:
         if self.bias() is None and with_bias and self.may_have_bias:
             self._add_bias(integer=integer_bias)
         source = self._bias_source()
-        for index in (0, 1) if source is not None else ():
-            self.graph.own_constant(source, index)
-        if source is None and self.bias() is not None:
+        if source is not None:
+            self.graph.own_constant(source, 0)
+            self.graph.own_constant(source, 1)
+        elif self.bias() is not None:
             self.graph.own_constant(self.node, 2)
 
     def set_weight(self, codes: Array, scale: Float32Array) -> None:
@@ -147,8 +148,10 @@ class QuantizedLayer:
                 "DequantizeLinear", [zeros, scale, zeros], {"axis": 0}, name=f"{self.output}_bias", before=self.node
             )
             tensor = made.outputs[0]
-        del self.node.inputs[2:]
-        self.node.inputs.append(tensor)
+        if len(self.node.inputs) > 2:
+            self.node.inputs[2] = tensor
+        else:
+            self.node.inputs.append(tensor)
 
     def _write(self, node: Node, index: int, values: Array) -> None:
         self.graph.own_constant(node, index).values = values

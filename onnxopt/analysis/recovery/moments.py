@@ -25,12 +25,14 @@ class Moments:
     """Weighted means and second moments of the rows that a layer's samples give.
 
     Attributes:
+        rows: How many.
         inputs: Mean patch, [groups, length].
         wanted: Mean wanted output, [groups, columns].
         squares: Mean of p pᵀ, [groups, length, length].
         products: Mean of y pᵀ, [groups, columns, length].
     """
 
+    rows: int
     inputs: FloatArray
     wanted: FloatArray
     squares: FloatArray
@@ -58,6 +60,7 @@ def measure_moments(
     shares = _shares(rows, targets, weight, bias)
     weighted = (rows * shares[..., None]).astype(np.float32)
     return Moments(
+        rows=rows.shape[1],
         inputs=weighted.sum(axis=1, dtype=np.float64),
         wanted=np.einsum("grc,gr->gc", targets, shares),
         squares=np.matmul(weighted.transpose(0, 2, 1), rows).astype(np.float64),
@@ -72,4 +75,5 @@ def _shares(rows: Float32Array, targets: Float32Array, weight: Float32Array, bia
     usual = USUAL * np.median(error, axis=1, keepdims=True)
     shares = np.where(error > usual, usual / np.maximum(error, 1e-30), 1.0)
     shares = np.where(usual > 0, shares, 1.0)
-    return shares / shares.sum(axis=1, keepdims=True)
+    normal: FloatArray = shares / shares.sum(axis=1, keepdims=True)
+    return normal

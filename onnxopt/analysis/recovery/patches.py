@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,27 +56,29 @@ class Patches:
     def rows(self, values: Float32Array, wanted: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Some rows of a sample, [groups, rows, length], and the outputs at these places, [groups, rows, columns]."""
         if self.op != "Conv":
-            rows, targets = values.reshape(-1, values.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
-            chosen = _spread(len(rows), self.most)
-            return rows[None, chosen], targets[None, chosen]
+            flat, outputs = values.reshape(-1, values.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
+            chosen = _spread(len(flat), self.most)
+            return flat[None, chosen], outputs[None, chosen]
         groups, columns, _ = self.shape
         places = _spread(wanted.shape[0] * int(np.prod(wanted.shape[2:])), self.most)
         image, *spots = np.unravel_index(places, (wanted.shape[0], *wanted.shape[2:]))
         taken = self._windows(values, image, spots)
         rows = taken.reshape(len(places), groups, -1).transpose(1, 0, 2)
-        targets = wanted[image, :, *spots].reshape(len(places), groups, columns).transpose(1, 0, 2)
+        given = _at(wanted, image, spots)
+        targets = given.reshape(len(places), groups, columns).transpose(1, 0, 2)
         return np.ascontiguousarray(rows), np.ascontiguousarray(targets)
 
     def _windows(self, values: Float32Array, image: Array, spots: Sequence[Array]) -> Float32Array:
         rank = len(self.kernel)
         widths = [(0, 0), (0, 0), *((self.pads[i], self.pads[i + rank]) for i in range(rank))]
         padded = np.pad(values, widths) if any(self.pads) else values
+        corners = [s * stride for s, stride in zip(spots, self.strides, strict=True)]
         if all(k == 1 for k in self.kernel):
-            return padded[image, :, *(s * stride for s, stride in zip(spots, self.strides, strict=True))]
+            return _at(padded, image, corners)
         spans = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
         windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=tuple(range(2, 2 + rank)))
-        windows = windows[(..., *(slice(None, None, d) for d in self.dilations))]
-        return windows[image, :, *(s * stride for s, stride in zip(spots, self.strides, strict=True))]
+        steps: tuple[Any, ...] = (..., *(slice(None, None, d) for d in self.dilations))
+        return _at(windows[steps], image, corners)
 
 
 def read_patches(node: Node, weight_shape: tuple[int, ...], *, most: int = 512) -> Patches | None:
@@ -100,6 +103,13 @@ def read_patches(node: Node, weight_shape: tuple[int, ...], *, most: int = 512) 
         pads=tuple(node.attrs.get("pads", (0,) * 2 * rank)),
         most=most,
     )
+
+
+def _at(values: Float32Array, image: Array, spots: Sequence[Array]) -> Float32Array:
+    """All channels at some places, [places, channels, …]."""
+    index: tuple[Any, ...] = (image, slice(None), *spots)
+    taken: Float32Array = values[index]
+    return taken
 
 
 def _spread(count: int, most: int) -> Array:

@@ -20,8 +20,8 @@ from onnxopt.kernels import round_rows
 Float32Array = npt.NDArray[np.float32]
 
 SHARES = (1.0, 0.98, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7)
-RIDGE = 0.1  # of the mean variance of an input value
-DAMPING = 0.01  # of the same, for rounding; as in GPTQ
+RIDGE = 0.1  # of the mean variance of an input value, plus the inputs per row: few rows say little
+DAMPING = 0.01  # of the same, for rounding, as in GPTQ; and this share of the inputs per row
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def refit(
         squares, products = moments.centred()
     wanted = weight.astype(np.float64)
     if choices.refit:
-        wanted = wanted + _correction(wanted, squares, products)
+        wanted = wanted + _correction(wanted, squares, products, RIDGE + squares.shape[-1] / moments.rows)
     codes, scale = start.codes, start.scale
     if choices.refit or choices.scales:
         shares = SHARES if choices.scales else (1.0,)
@@ -75,7 +75,7 @@ def refit(
         scale = np.maximum(scale, least) if least is not None else scale
         codes = _nearest(wanted, scale, limit).astype(np.int8)
     if choices.rounding:
-        codes = _rounded(wanted, scale, squares, limit)
+        codes = _rounded(wanted, scale, squares, limit, DAMPING * (1 + squares.shape[-1] / moments.rows))
     bias = start.bias
     if choices.bias and bias is not None:
         given = np.einsum("gcl,gl->gc", codes * scale[..., None].astype(np.float64), moments.inputs)
@@ -83,22 +83,25 @@ def refit(
     return Fitted(codes, scale, bias)
 
 
-def _correction(weight: FloatArray, squares: FloatArray, products: FloatArray) -> FloatArray:
+def _correction(weight: FloatArray, squares: FloatArray, products: FloatArray, ridge: float) -> FloatArray:
     residual = products - np.matmul(weight, squares)
-    damped = _damped(squares, RIDGE)
-    return np.linalg.solve(damped, residual.transpose(0, 2, 1)).transpose(0, 2, 1)
+    damped = _damped(squares, ridge)
+    change: FloatArray = np.linalg.solve(damped, residual.transpose(0, 2, 1)).transpose(0, 2, 1)
+    return change
 
 
 def _damped(squares: FloatArray, share: float) -> FloatArray:
     """Moments with a share of their mean diagonal added, so that they can be inverted whatever they are."""
     length = squares.shape[-1]
     mean = np.einsum("gii->g", squares) / length
-    return squares + (share * mean + 1e-12 + 1e-6 * mean.max())[:, None, None] * np.eye(length)
+    damped: FloatArray = squares + (share * mean + 1e-12 + 1e-6 * mean.max())[:, None, None] * np.eye(length)
+    return damped
 
 
 def _nearest(weight: FloatArray, scale: Float32Array, limit: int) -> FloatArray:
     steps = scale.astype(np.float64)[..., None]
-    return np.clip(np.rint(weight / steps), -limit, limit)
+    codes: FloatArray = np.clip(np.rint(weight / steps), -limit, limit)
+    return codes
 
 
 def _scales(weight: FloatArray, variance: FloatArray, shares: tuple[float, ...], limit: int) -> Float32Array:
@@ -113,11 +116,13 @@ def _scales(weight: FloatArray, variance: FloatArray, shares: tuple[float, ...],
     return best.astype(np.float32)
 
 
-def _rounded(weight: FloatArray, scale: Float32Array, squares: FloatArray, limit: int) -> npt.NDArray[np.int8]:
+def _rounded(
+    weight: FloatArray, scale: Float32Array, squares: FloatArray, limit: int, damping: float
+) -> npt.NDArray[np.int8]:
     """Codes, weights with the largest input variance first."""
     order = np.argsort(-np.einsum("gii->gi", squares), axis=-1, kind="stable")
     sorted_squares = np.take_along_axis(np.take_along_axis(squares, order[:, :, None], 1), order[:, None, :], 2)
-    inverse = np.linalg.inv(_damped(sorted_squares, DAMPING))
+    inverse = np.linalg.inv(_damped(sorted_squares, damping))
     factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)
     permuted = np.take_along_axis(weight, order[:, None, :], 2)
     codes = round_rows(permuted.astype(np.float32), scale, factor.astype(np.float32), qmin=-limit, qmax=limit)

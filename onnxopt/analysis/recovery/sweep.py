@@ -38,7 +38,11 @@ def recover(
         How many layers were refitted.
     """
     known = {t.name for n in reference.nodes for t in n.outputs}
-    layers = [(layer, patches) for layer in find_layers(graph) if layer.output in known and (patches := _read(layer, len(samples)))]
+    layers = [
+        (layer, patches)
+        for layer in find_layers(graph)
+        if layer.output in known and (patches := _read(layer, len(samples)))
+    ]
     for layer, _ in layers:
         layer.prepare(integer_bias=target.int32_bias, with_bias=choices.bias)
     outputs = {layer.output for layer, _ in layers}
@@ -56,14 +60,32 @@ def recover(
     return len(layers)
 
 
+def transfer(source: Graph, graph: Graph, target: Target) -> int:
+    """Take over codes, scales and biases of a refitted copy of a graph.
+
+    Returns:
+        How many layers are not what they were.
+    """
+    count = 0
+    for refitted, layer in zip(find_layers(source), find_layers(graph), strict=True):
+        bias = refitted.bias()
+        new, old = ((x.codes, x.scale, x.bias()) for x in (refitted, layer))
+        if all(np.array_equal(a, b) if b is not None else a is None for a, b in zip(new, old, strict=True)):
+            continue
+        count += 1
+        layer.prepare(integer_bias=target.int32_bias, with_bias=bias is not None)
+        layer.set_weight(refitted.codes, refitted.scale)
+        if bias is not None:
+            layer.set_bias(bias)
+    return count
+
+
 def _read(layer: QuantizedLayer, samples: int) -> Patches | None:
     patches = read_patches(layer.node, layer.codes.shape, most=-(-ROWS // samples))
     return patches if patches is not None and layer.axis in {None, patches.axis} else None
 
 
-def _refit(
-    layer: QuantizedLayer, patches: Patches, pairs: Pairs, weight: Array, choices: Choices, limit: int
-) -> None:
+def _refit(layer: QuantizedLayer, patches: Patches, pairs: Pairs, weight: Array, choices: Choices, limit: int) -> None:
     groups, columns, _ = patches.shape
     shape = groups, columns
     bias = layer.bias()
