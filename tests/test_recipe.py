@@ -20,6 +20,9 @@ def test_round_trip(tmp_path):
         source='odd "name".csv',
         preprocess="imagenet",
         samples=12,
+        calibration_table="ranges.json",
+        max_drop="1%",
+        metric="coco-map",
         never_slower=False,
     )
     assert load_recipe(write(tmp_path, str(recipe))) == recipe
@@ -39,6 +42,8 @@ def test_a_pipeline_of_nothing_is_written_and_read(tmp_path):
         ("version = 1\n[tarmet]\nname='ort'", "did you mean 'target'"),
         ("version = 1\n[data]\nsorce='x'\n[[pipeline]]\npass='simplify'", "did you mean 'source'"),
         ("version = 1\n[data]\nsamples='x'\n[[pipeline]]\npass='simplify'", "wrong type"),
+        ("version = 1\n[budget]\nmax_drop=[]\n[[pipeline]]\npass='simplify'", "wrong type"),
+        ("version = 1\n[budget]\nmax_dop=1\n[[pipeline]]\npass='simplify'", "did you mean 'max_drop'"),
         ("version = 1", "at least one"),
         ("version = 1\n[[pipeline]]\nratio = 1", "each"),
         ("version = ", "not TOML"),

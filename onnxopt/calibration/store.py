@@ -129,9 +129,10 @@ def complete(
 
 
 def _why_not(missing: Sequence[str], file: TableFile | None, context: Context) -> str:
-    what = f"{context.record.name} has to run the model"
+    why = ""
     if file is not None and file.found is not None:
-        what += f", for {file.path} has no range for tensor '{missing[0]}'"
+        why = f", for {file.path} has no range for tensor '{missing[0]}'"
+    what = f"{context.record.name} has to run the model on samples{why}"
     if context.cannot_run:
         return f"{what}, and that is not possible: {context.cannot_run}"
-    return f"{what} on samples; give --data"
+    return f"{what}; give --data"

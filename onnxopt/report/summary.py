@@ -65,6 +65,9 @@ def _budget(report: RunReport) -> Iterator[str]:
             f"  {interval['level']:.0%} interval of the drop: {interval['low']:.4f} … {interval['high']:.4f} "
             f"({interval['resamples']} resamples of {found['pictures']} pictures)"
         )
+        if interval["low"] == interval["high"]:
+            # The rule of three: what none of n pictures shows has, at 95 %, a probability below 3 / n.
+            yield f"  the draws do not differ: up to {min(1.0, 3 / found['pictures']):.1%} of all pictures still may"
     kept = found["kept_float"]
     if kept:
         shown = ", ".join(layer["node"] for layer in kept[:SHOWN])

@@ -7,6 +7,7 @@ from onnxopt.analysis.shapes import Shapes, infer
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.data import InputSpec, synthetic
 from onnxopt.errors import UsageError
+from onnxopt.evaluation.budget import Budget, Judge
 from onnxopt.evaluation.sensitivity import lone_sqnr
 from onnxopt.manager import check_requirements, run_pass
 from onnxopt.pass_api import Context
@@ -95,3 +96,35 @@ def test_given_nodes_need_no_search():
 def test_needs_a_calibration_before_it():
     with pytest.raises(UsageError, match="CalibrationTable"):
         check_requirements(resolve("keep-float"), Context(ORT))
+
+
+def judged(text, **options):
+    graph = network(broken=True)
+    data = synthetic(INPUTS, 4)
+    context = Context(ORT, inputs=INPUTS, fit=data, holdout=data)
+    context.put(Judge(Budget.parse(text), graph, data, OrtRuntime()))
+    run_pass(Calibrate(), graph, context, [])
+    return context, run_pass(KeepFloat(sqnr=-100, **options), graph, context, [])
+
+
+def test_the_budget_keeps_what_it_needs_float_and_says_what_that_costs():
+    context, record = judged("5%", most=1.0)
+    assert set(context.get(FloatNodes).names) == {"c", "e"}
+    drops = record.details["drop"]
+    assert drops["before"] > 0.5
+    assert drops["kept"] <= 0.05
+    shares = [layer["share"] for layer in record.details["kept_float"]]
+    assert len(shares) == 2
+    assert 0.3 < sum(shares) < 0.6
+
+
+def test_a_budget_that_is_kept_at_once_keeps_nothing_float():
+    context, record = judged("100%", most=1.0)
+    assert context.get(FloatNodes).names == ()
+    assert "drop" not in record.details
+    assert record.details["kept_float"] == []
+
+
+def test_a_budget_out_of_reach_is_noted():
+    _, record = judged("5%", most=0.01)
+    assert "is the least found; 0.0500 is allowed" in record.notes[0][1]

@@ -1,0 +1,133 @@
+"""`onnxopt run` with `--max-drop` and `--calibration-table`, on the trained models of `testdata/`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+from onnxopt.cli.main import main
+from onnxopt.report.run import SCHEMA
+
+TESTDATA = Path(__file__).parents[2] / "testdata"
+PATCHES = ("--data", TESTDATA / "patches" / "train.csv", "--preprocess", "imagenet")
+QUICK = ("--verify", "off")
+
+
+@pytest.fixture
+def model(tmp_path):
+    return Path(shutil.copy(TESTDATA / "patches_classifier.onnx", tmp_path / "m.onnx"))
+
+
+def run(*words):
+    return CliRunner().invoke(main, ["run", *map(str, words)])
+
+
+def test_a_budget_that_is_kept_stands_in_report_and_recipe_and_is_kept_again(model, tmp_path):
+    report = tmp_path / "r.json"
+    words = ("--passes", "quantize", "--target", "tensorrt", *PATCHES, *QUICK, "--metric", "top1")
+    words += ("--max-drop", "1%", "--report", report, "--print-recipe")
+    result = run(model, *words, "--calibration-table", tmp_path / "t.json")
+    assert result.exit_code == 0, result.output
+    assert "budget 1%: kept" in result.stderr
+    document = json.loads(report.read_text())
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    budget = document["budget"]
+    assert (budget["metric"], budget["pictures"], budget["met"], budget["kept_float"]) == ("top1", 21, True, [])
+    assert budget["interval"]["low"] <= budget["drop"] <= budget["interval"]["high"]
+    assert (document["before"]["score"], document["after"]["score"]) == (budget["before"], budget["after"])
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(result.stdout)
+    assert '[budget]\nmax_drop = "1%"\nmetric = "top1"' in result.stdout
+    (tmp_path / "t.json").unlink()  # measured anew, to the same ranges
+    again = run(model, "--recipe", recipe, "--report", report, "--print-recipe")
+    assert again.exit_code == 0, again.output
+    assert again.stdout == result.stdout
+    table = document["data"]["calibration_table"]
+    assert json.loads(report.read_text())["data"]["calibration_table"] == table
+    assert json.loads(report.read_text())["budget"] == budget
+
+
+def test_a_budget_that_is_missed_is_exit_1_and_no_file(model, tmp_path):
+    words = (model, "--passes", "prune{ratio=0.8}", *PATCHES, "--max-drop", "1%", *QUICK)
+    result = run(*words)
+    assert result.exit_code == 1, result.output
+    [said] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert "agreement with the float model (top class) goes from 1.0000 to" in said
+    assert "max drop 1%" in said
+    assert not (tmp_path / "m.opt.onnx").exists()
+    kept = run(*words, "--keep-anyway", "--print-recipe")
+    assert kept.exit_code == 0, kept.output
+    assert "budget 1%: MISSED" in kept.stderr
+    assert "max_drop" not in kept.stdout
+
+
+@pytest.mark.slow
+def test_a_detector_by_its_mean_average_precision(tmp_path):
+    pytest.importorskip("pycocotools")
+    words = ("--passes", "prune{ratio=0.05},quantize", "--data", TESTDATA / "shapes" / "data.yaml")
+    report = tmp_path / "r.json"
+    result = run(
+        TESTDATA / "shapes_detector.onnx", *words, "--metric", "coco-map", "--max-drop", "10%", "-o",
+        tmp_path / "o.onnx", "--report", report,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    budget = json.loads(report.read_text())["budget"]
+    assert budget["pictures"] == 100
+    assert budget["interval"]["high"] - budget["interval"]["low"] > 0.001
+    assert budget["drop"] <= budget["allowed"] == pytest.approx(0.1 * budget["before"])
+
+
+@pytest.mark.parametrize("text", ["-1", "abc", "200%"])
+def test_what_is_no_budget_is_exit_2(model, text):
+    result = run(model, "--passes", "quantize", "--max-drop", text)
+    assert result.exit_code == 2, result.output
+    assert f"max drop '{text}'" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_labels_that_are_not_there_are_missed_before_the_work(model):
+    result = run(model, "--passes", "quantize", "--max-drop", "1%", "--metric", "top1")
+    assert result.exit_code == 2, result.output
+    assert "needs a class number" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "t.json: not a calibration table"),
+        (
+            '{"format": "onnxopt calibration table", "version": 1, "tensors": {"x": {"low": 2, "high": 1}}}',
+            "t.json: tensor 'x' has no 'method'",
+        ),
+        ('{"format": "onnxopt calibration table", "version": 1, "tensors": {}}', "not one of its tensors"),
+        ('{"format": "onnxopt calibration table", "version": 1, "model": "x", "tensors": {}}', "of other weights"),
+    ],
+)
+def test_bad_tables_are_exit_2_and_stay_as_they_are(model, tmp_path, content, said):
+    table = tmp_path / "t.json"
+    table.write_text(content)
+    result = run(model, "--passes", "calibrate", "--calibration-table", table)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert table.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("m.onnx", "is the model"), ("m.opt.onnx", "is the model"), (".", "is a folder"), ("no/t.json", "does not exist")],
+)
+def test_the_table_replaces_nothing(model, tmp_path, place, said):
+    before = model.read_bytes()
+    result = run(model, "--passes", "quantize", "--calibration-table", tmp_path / place)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert model.read_bytes() == before
+
+
+def test_a_pipeline_that_does_not_calibrate_has_no_use_for_a_table(model, tmp_path):
+    result = run(model, "--passes", "simplify", "--calibration-table", tmp_path / "t.json")
+    assert result.exit_code == 2
+    assert "no pass here calibrates" in result.stderr
