@@ -248,12 +248,11 @@ class _Planner:
             self.want(tensor)
         if rule.aligned or rule.role == "passthrough":
             self.wider.join([*inputs, *node.outputs])
-        if rule.role == "passthrough" and rule.output:
+        if rule.role == "passthrough":
             self.groups.join([*inputs, *node.outputs])
-        elif rule.role == "passthrough":
-            self.groups.join(inputs)
-            for tensor in node.outputs:
-                del self.wanted[tensor.name]
+            if not rule.output:  # the Q moved before it
+                for tensor in node.outputs:
+                    del self.wanted[tensor.name]
 
     def _demand_identity(self, node: Node) -> None:
         """Ask for the branch of an addition that is not fused into a weighted operator."""
