@@ -37,6 +37,7 @@ class TakenApart:
         constants: How many constants became floats.
         unread: How many quantizers went that nobody read.
         restored: How many Relu and Clip took the place of a pair.
+        coarse: Names of constants that are no weights and came in 8 bits or less: what that lost stays lost.
         left: Q and DQ that stay, and why.
     """
 
@@ -45,6 +46,7 @@ class TakenApart:
     constants: int = 0
     unread: int = 0
     restored: int = 0
+    coarse: list[str] = field(default_factory=list)
     left: list[tuple[Node, str]] = field(default_factory=list)
 
 
@@ -67,7 +69,7 @@ def take_apart(graph: Graph) -> TakenApart:
         t.name for t in graph.unused_initializers
     }
     for node in [n for n in graph.nodes if is_pair(n) and n.op == "DequantizeLinear"]:
-        done.constants += _take_constant(graph, node, done.given, taken)
+        done.constants += _take_constant(graph, node, done, taken)
     done.unread = _drop_unread(graph)
     ends = [_take_pair(graph, *found) for found in _pairs(graph)]
     for end in ends:  # names only now: graph outputs keep theirs
@@ -101,7 +103,7 @@ def _is_own(graph: Graph, node: Node) -> bool:
     return any(n is node for n in graph.nodes)
 
 
-def _take_constant(graph: Graph, node: Node, given: GivenRanges, taken: set[str]) -> bool:
+def _take_constant(graph: Graph, node: Node, done: TakenApart, taken: set[str]) -> bool:
     """Put floats in the place of a constant behind a DequantizeLinear, or behind a pair."""
     quantize = graph.producer(node.inputs[0])
     paired = quantize is not None and is_pair(quantize)
@@ -119,11 +121,17 @@ def _take_constant(graph: Graph, node: Node, given: GivenRanges, taken: set[str]
     dtype = str(codes.dtype) if codes is not None else _type(quantize or node, zero)
     if scale.size == 1 or scale.ndim == 1:
         axis = None if scale.size == 1 else int(node.attrs.get("axis", 1))
-        given.add_constant(values, GivenCodes(scale.reshape(-1), zero.reshape(-1), dtype, axis, codes))
+        done.given.add_constant(values, GivenCodes(scale.reshape(-1), zero.reshape(-1), dtype, axis, codes))
     replacement = source if codes is None else _constant(source, values, taken)
+    if codes is not None and codes.size > 1 and codes.dtype.itemsize == 1 and not _weighted_reader(graph, node):
+        done.coarse.append(replacement.name)
     graph.replace_uses(node.outputs[0], replacement)
     graph.remove(node)
     return True
+
+
+def _weighted_reader(graph: Graph, node: Node) -> bool:
+    return any(n.op in FEATURE_OPS for n in graph.consumers(node.outputs[0]))
 
 
 def _whole_bins(graph: Graph, node: Node, values: Array, scale: Array) -> Array:

@@ -43,6 +43,8 @@ class StripQDQ(Pass):
         done = take_apart(graph)
         for node, reason in done.left:
             context.note(node, f"stays quantized: {reason}")
+        for name in done.coarse:
+            context.note(name, "came in 8 bits although it is no weight: what that lost stays lost")
         if not done.pairs and not done.constants and not done.unread:
             if not context.has(GivenRanges):
                 context.put(GivenRanges())

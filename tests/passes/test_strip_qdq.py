@@ -385,3 +385,12 @@ def test_quantized_bins_of_a_box_head_are_whole_again():
     run_pass(StripQDQ(), graph, plain_context(), [])
     weight = graph.constant(graph.nodes[-1].inputs[1])
     np.testing.assert_array_equal(weight.ravel(), np.arange(16))
+
+
+def test_constants_that_should_not_have_been_rounded_are_named():
+    text = """(float[3] x) => (float[3] y) <int8[3] anchors_quantized = {1, 50, 127}, float s = {0.5}, int8 z = {0}> {
+      d = DequantizeLinear (anchors_quantized, s, z)
+      y = Add (x, d)
+    }"""
+    record = run_pass(StripQDQ(), parse_graph(text), plain_context(), [])
+    assert record.notes == [("anchors", "came in 8 bits although it is no weight: what that lost stays lost")]
