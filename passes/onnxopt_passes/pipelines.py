@@ -19,6 +19,7 @@ QUANTIZE = NamedPipeline(
         "high_precision": "upgrade-opset.precision, convert-fp16.precision",
         "keep_io": "convert-fp16.keep_io",
         "method": "calibrate.method",
+        "most": "keep-float.most",
         "percentile": "calibrate.percentile",
         "recover": "recover.level",
         "silu": "lower.silu",
