@@ -123,7 +123,8 @@ class ConvertFp16(Pass):
             context.note(
                 graph.source,
                 f"outputs keep {reached:.1f} dB, less than the {decibels(goal):.3g} asked for: the error comes from "
-                "everywhere, and half of the nodes do not make up for it",
+                "everywhere, and half of the nodes do not make up for it (the inputs alone, rounded to half, leave "
+                f"{decibels(judge.inputs_alone()):.1f} dB)",
             )
         context.record.details["emulated_sqnr_db"] = round(reached, 2) if math.isfinite(reached) else None
         if judge.baseline:

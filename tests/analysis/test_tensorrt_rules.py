@@ -58,6 +58,12 @@ BROKEN = {
         pair("x") + "w = DequantizeLinear (low, s) y = Conv (x_d, w)",
         constants=f"int8[16,16,1,1] low = {{{', '.join(['-128'] * 256)}}}",
     ),
+    "pair-cast": net(
+        pair("x")
+        + "w = DequantizeLinear <axis = 0> (w1, ws) v = Cast <to = 1> (w) a = Conv (x_d, v) b = Relu (a) "
+        + pair("b")
+        + LAST
+    ),
     "operator": net("y = ConvInteger (x, u)", source="uint8[1,16,4,4] x", constants="uint8[16,16,1,1] u"),
     "bias": net(
         pair("x") + "w = DequantizeLinear <axis = 0> (w1, ws) b = DequantizeLinear <axis = 0> (bias, ws) "
@@ -145,6 +151,7 @@ OPSETS = {
     "opset-axis": (12, SOUND),
     "opset-scale": (17, SOUND),
     "opset-int4": (17, SOUND),
+    "scale-type": (21, SOUND),
 }
 
 
@@ -174,12 +181,14 @@ def test_old_opsets(rule):
     assert rules_of(parse_graph(text, opset=opset)) == {rule}
 
 
-def test_half_precision_scales_need_opset_19():
-    graph = parse_graph(SOUND)
+@pytest.mark.parametrize("rule", ["opset-scale", "scale-type"])
+def test_half_precision_scales_need_opset_19_and_half_values(rule):
+    opset, text = OPSETS[rule]
+    graph = parse_graph(text, opset=opset)
     for constant in graph.initializers():
         if constant.name in {"s", "ws"}:
             constant.values = constant.values.astype(np.float16)
-    assert rules_of(graph) == {"opset-scale"}
+    assert rules_of(graph) == {rule}
 
 
 def test_four_bit_weights_need_opset_21():

@@ -93,12 +93,17 @@ class Judge:
         else:
             self._wanted = self._run(graph)
 
-    def _run(self, graph: Graph) -> list[dict[str, Array]]:
+    def inputs_alone(self) -> float:
+        """Noise of float32 inputs rounded to half, all else in float32: what the model itself makes of an error."""
+        rounded = [{k: _rounded(v) for k, v in feeds.items()} for feeds in self._samples]
+        return self._noise_of(self._run(self._graph, rounded))
+
+    def _run(self, graph: Graph, samples: Sequence[Feeds] | None = None) -> list[dict[str, Array]]:
         if not self.names:
             return []
         # Fused int8 kernels round sums where Q and DQ as written do not: that is no matter of float16.
         session = OrtSession(expose(graph, self.names).to_proto(), threads=self._threads, optimized=not self._quantized)
-        return [session.run(feeds, self.names) for feeds in self._samples]
+        return [session.run(feeds, self.names) for feeds in (self._samples if samples is None else samples)]
 
     def noise(self, half: frozenset[int]) -> float:
         """Power of the error over that of the signal, of the tensor that suffers most; infinite where it overflows.
@@ -113,8 +118,14 @@ class Judge:
         return max(10 ** (-sqnr / 10), self.baseline)
 
     def _compared(self, graph: Graph) -> float:
-        got = self._run(graph)
+        return self._noise_of(self._run(graph))
+
+    def _noise_of(self, got: Sequence[dict[str, Array]]) -> float:
         return max((_noise([w[n] for w in self._wanted], [g[n] for g in got]) for n in self.names), default=0.0)
+
+
+def _rounded(values: Array) -> Array:
+    return values.astype(np.float16).astype(np.float32) if values.dtype == np.float32 else values
 
 
 def _noise(wanted: Sequence[Array], got: Sequence[Array]) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnxopt.analysis.pairs import PairView
+from onnxopt.analysis.shapes import infer
 from onnxopt.analysis.tensorrt_rules.finding import Finding, finding
 from onnxopt.graph import Node, Tensor
 
@@ -162,6 +163,16 @@ def opset_int4(view: PairView) -> Iterator[Finding]:
     for node in view.every() if view.graph.opset < 21 else ():
         if view.type_of(node) in {"int4", "uint4"}:
             yield finding("opset-int4", node, f"4-bit integers need opset 21, the model has {view.graph.opset}")
+
+
+def scale_type(view: PairView) -> Iterator[Finding]:
+    """A Q reads the type of its scale: networks are strongly typed."""
+    types = infer(view.graph)[1]
+    for node in view.quantizers if view.graph.opset >= 19 else ():
+        scale, kind = view.scale(node), types.get(node.inputs[0].name)
+        if scale is not None and kind is not None and np.dtype(kind) != scale.dtype:
+            text = f"its input is {np.dtype(kind).name} and its scale {scale.dtype.name}; give both one type"
+            yield finding("scale-type", node, text)
 
 
 def _weights_of_layers(view: PairView) -> Iterator[tuple[Node, Node]]:

@@ -55,6 +55,20 @@ def pad_conv(view: PairView) -> Iterator[Finding]:
             yield finding("pad-conv", node, "a pair stands between Pad and it, so they do not fuse; move it before Pad")
 
 
+def pair_cast(view: PairView) -> Iterator[Finding]:
+    """Nothing stands between a DQ and its layer: scales have the layer's type."""
+    for node in view.weighted:
+        casts = [view.graph.producer(t) for t in node.inputs[:2]]
+        if any(c is not None and c.op == "Cast" and _dequantizes(view, c.inputs[0]) for c in casts):
+            yield finding(
+                "pair-cast", node, "a Cast parts it from its pair, so it runs in float; cast the scale instead"
+            )
+
+
+def _dequantizes(view: PairView, tensor: Tensor) -> bool:
+    return view.pair(tensor) is not None or view.weight(tensor) is not None
+
+
 def concat_scales(view: PairView) -> Iterator[Finding]:
     """A quantized Concat has one scale on all its inputs and its output."""
     for node in view.graph.nodes_of("Concat"):
