@@ -121,9 +121,7 @@ class CalibrationTable:
         if not isinstance(tensors, dict):
             raise UsageError(f'{path}: the calibration table has no "tensors"')
         if not isinstance(model, str | None):
-            raise UsageError(
-                f'{path}: "model" is a digest in quotes, not {model!r}; leave it out if it is not known'
-            )
+            raise UsageError(f'{path}: "model" is a digest in quotes, not {model!r}; leave it out if it is not known')
         table = cls(model)
         for name, row in tensors.items():
             table[name] = _entry(path, name, row)
