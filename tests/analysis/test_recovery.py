@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxopt.analysis.recovery import Choices, find_layers, recover, sqnr_by_part
+from onnxopt.analysis.recovery import Choices, Closeness, closeness, find_layers, recover
 from onnxopt.analysis.recovery.moments import Moments, measure_moments
 from onnxopt.analysis.recovery.patches import read_patches
 from onnxopt.analysis.recovery.refit import Fitted, refit
@@ -111,9 +111,9 @@ def test_bias_correction_takes_the_mean_error_away(target):
 def test_refitting_brings_the_outputs_closer():
     reference, graph, samples = quantized(ORT, narrow=0.9)
     judged = list(synthetic(INPUTS, 6))
-    before = sqnr_by_part(graph, reference, judged)["y"]
+    before = closeness(graph, reference, judged).sqnr_db
     recover(graph, reference, ORT, samples, Choices(bias=True, refit=True))
-    assert sqnr_by_part(graph, reference, judged)["y"] > before + 1
+    assert closeness(graph, reference, judged).sqnr_db > before + 1
     assert np.isfinite(outputs_of(graph, samples[0])["y"]).all()
 
 
@@ -164,3 +164,11 @@ def test_one_wild_row_does_not_decide_the_bias():
     moments = measure_moments(patches, [(rows, wanted)], matrix, np.zeros((1, 4), np.float32))
     offset = moments.wanted - np.einsum("gcl,gl->gc", matrix, moments.inputs)
     assert np.abs(offset).max() < 0.01
+
+
+def test_closer_numbers_do_not_make_up_for_other_answers():
+    before = Closeness({"boxes": 20.0, "scores": 10.0}, 0.9)
+    assert Closeness({"boxes": 19.0, "scores": 11.0}, 0.9).improves(before)
+    assert Closeness({"boxes": 19.0, "scores": 11.0}, None).improves(before)
+    assert not Closeness({"boxes": 30.0, "scores": 10.0}, 0.95).improves(before)
+    assert not Closeness({"boxes": 30.0, "scores": 20.0}, 0.85).improves(before)

@@ -1,18 +1,49 @@
-"""How close a quantized model is to the float one: SQNR of the part of the outputs that suffers most."""
+"""How close a quantized model is to the float one, on samples that nothing was fitted to."""
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from onnxopt.data import Sample
-from onnxopt.evaluation.agreement import DistanceSums
+from onnxopt.evaluation.agreement import Comparison, DistanceSums
 from onnxopt.evaluation.parts import output_parts
 from onnxopt.graph import Graph
 from onnxopt.runtime.ort import OrtSession
 
+GAIN = 0.05  # dB; less is noise
+LOSS = 0.005  # of the agreement; about what a single answer makes on a few samples
 
-def sqnr_by_part(graph: Graph, reference: Graph, samples: Iterable[Sample], *, threads: int = 1) -> dict[str, float]:
-    """SQNR in dB of each float output of a quantized model, Q and DQ computed as they are written.
 
-    Boxes and scores of a known detector count as two outputs. Memory does not grow with the number of samples.
+@dataclass(frozen=True)
+class Closeness:
+    """Two ways to say it. Least squares may bring numbers closer and, by making them smaller, answers further off.
+
+    Attributes:
+        parts: SQNR in dB of each float output; boxes and scores of a known detector count as two.
+        agreement: Share of equal top classes, or F1 of the confident detections, 0..1; None for other models.
+    """
+
+    parts: dict[str, float]
+    agreement: float | None
+
+    @property
+    def sqnr_db(self) -> float:
+        """SQNR of the part that suffers most; infinite where all are equal."""
+        return min((v for v in self.parts.values() if not math.isnan(v)), default=math.inf)
+
+    def improves(self, other: "Closeness") -> bool:
+        """Whether this is closer than another: in numbers, and in answers no further off."""
+        if self.agreement is not None and other.agreement is not None and self.agreement < other.agreement - LOSS:
+            return False
+        return self.sqnr_db > other.sqnr_db + GAIN
+
+    def __str__(self) -> str:
+        answers = f", agreement {100 * self.agreement:.1f} %" if self.agreement is not None else ""
+        return f"{self.sqnr_db:.1f} dB{answers}"
+
+
+def closeness(graph: Graph, reference: Graph, samples: Iterable[Sample], *, threads: int = 1) -> Closeness:
+    """Compare, with Q and DQ computed as they are written. Memory does not grow with the number of samples.
 
     Args:
         graph: The quantized model.
@@ -20,12 +51,18 @@ def sqnr_by_part(graph: Graph, reference: Graph, samples: Iterable[Sample], *, t
         samples: What to run them on.
         threads: Threads of the sessions.
     """
-    wanted = OrtSession(reference.to_proto(), threads=threads)
-    given = OrtSession(graph.to_proto(), threads=threads, optimized=False)
+    sessions = (
+        OrtSession(reference.to_proto(), threads=threads),
+        OrtSession(graph.to_proto(), threads=threads, optimized=False),
+    )
     sums: dict[str, DistanceSums] = {}
+    answers = Comparison(reference.metadata)
     for sample in samples:
-        parts = (output_parts(s.run(sample.feeds), sample.feeds, reference.metadata) for s in (wanted, given))
-        first, second = parts
+        wanted, given = (session.run(sample.feeds) for session in sessions)
+        answers.update(wanted, given, sample)
+        first, second = (output_parts(outputs, sample.feeds, reference.metadata) for outputs in (wanted, given))
         for name, values in first.items():
             sums.setdefault(name, DistanceSums()).update(values, second[name])
-    return {name: each.result().sqnr_db for name, each in sums.items()}
+    agreement = answers.result()
+    share = agreement.detections if agreement.detections is not None else agreement.top1
+    return Closeness({name: each.result().sqnr_db for name, each in sums.items()}, share)

@@ -70,7 +70,9 @@ def transfer(source: Graph, graph: Graph, target: Target) -> int:
     for refitted, layer in zip(find_layers(source), find_layers(graph), strict=True):
         bias = refitted.bias()
         new, old = ((x.codes, x.scale, x.bias()) for x in (refitted, layer))
-        if all(np.array_equal(a, b) if b is not None else a is None for a, b in zip(new, old, strict=True)):
+        if all(
+            b is None if a is None else b is not None and np.array_equal(a, b) for a, b in zip(new, old, strict=True)
+        ):
             continue
         count += 1
         layer.prepare(integer_bias=target.int32_bias, with_bias=bias is not None)
