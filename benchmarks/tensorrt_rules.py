@@ -25,9 +25,10 @@ from onnxopt import Graph, model_io, optimize
 from onnxopt.analysis.half.judge import judged
 from onnxopt.analysis.shapes import Shapes, infer
 from onnxopt.calibration.collect import expose
-from onnxopt.data import InputSpec, synthetic
+from onnxopt.data import InputSpec, infer_preprocess, synthetic
 from onnxopt.errors import OnnxoptError
 from onnxopt.evaluation.agreement import DistanceSums
+from onnxopt.evaluation.input_range import guess_range
 from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.graph import Array
 from onnxopt.placement.strip import without_pairs
@@ -63,7 +64,8 @@ def figures(file: Path, passes: str, samples: int) -> dict[str, Any]:
 
 def sqnr(graph: Graph, made: Graph, inputs: tuple[InputSpec, ...]) -> tuple[float, bool]:
     """SQNR in dB of the worst tensor compared, and whether that is an inner one."""
-    feeds = next(iter(synthetic(inputs, 1, seed=HELD_OUT_SEED))).feeds
+    found = infer_preprocess(graph.metadata, inputs) or guess_range(graph, inputs)
+    feeds = next(iter(synthetic(inputs, 1, HELD_OUT_SEED, found[0] if found else None))).feeds
     structure = without_pairs(made)
     structure.sort()
     there = {t.name for n in graph.nodes for t in n.outputs} & {t.name for n in made.nodes for t in n.outputs}
