@@ -1,12 +1,15 @@
 """The layers whose quantization ruins the outputs are found, and only those."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from onnxopt import optimize
 from onnxopt.analysis.shapes import Shapes, infer
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.data import InputSpec, synthetic
-from onnxopt.errors import UsageError
+from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation.budget import Budget, Judge
 from onnxopt.evaluation.sensitivity import lone_sqnr
 from onnxopt.manager import check_requirements, run_pass
@@ -33,9 +36,12 @@ NET = """(float[1,8,12,12] x) => (float[1,8,4,4] y)
 INPUTS = (InputSpec("x", (1, 8, 12, 12), np.dtype(np.float32)),)
 
 
-def network(*, broken):
+LONGER = NET.replace("y = Conv (f, w4)", "g = Conv (f, w4) h = Relu (g) y = Conv (h, w4)").replace("4,4]", "2,2]")
+
+
+def network(*, broken, text=NET):
     """A chain; broken: one channel of `d` is thousands of times larger than the others, and read by nobody."""
-    graph = parse_graph(NET)
+    graph = parse_graph(text)
     graph.name_nodes()
     if broken:
         convs = list(graph.nodes_of("Conv"))
@@ -128,3 +134,29 @@ def test_a_budget_that_is_kept_at_once_keeps_nothing_float():
 def test_a_budget_out_of_reach_is_noted():
     _, record = judged("5%", most=0.01)
     assert "is the least found; 0.0500 is allowed" in record.notes[0][1]
+
+
+# A target that cannot run here is neither timed nor undone, so that the budget alone decides.
+WHOLE = {"target": replace(ORT, adapter=""), "max_drop": "5%", "data": synthetic(INPUTS, 6)}
+
+
+def test_a_whole_run_keeps_its_budget_by_keeping_layers_float():
+    result = optimize(network(broken=True, text=LONGER), "calibrate,keep-float{sqnr=-100, most=1},insert-qdq", **WHOLE)
+    budget = result.report.budget
+    assert budget["met"]
+    assert budget["drop"] <= 0.05
+    assert 0 < budget["kept_float_share"] < 1
+    names = {layer["node"] for layer in budget["kept_float"]}
+    assert {"Conv 'Conv_1'", "Conv 'Conv_2'"} <= names
+    assert any(n.op == "QuantizeLinear" for n in result.graph.nodes)
+    again = optimize(network(broken=True, text=LONGER), recipe=result.recipe, data=WHOLE["data"])
+    assert again.graph.digest() == result.graph.digest()
+
+
+def test_a_whole_run_that_cannot_keep_its_budget_fails_unless_told_otherwise():
+    passes = "calibrate,keep-float{sqnr=-100, most=0.01},insert-qdq"
+    with pytest.raises(OptimizationError, match=r"max drop 5% allows 0\.0500; nothing is written"):
+        optimize(network(broken=True, text=LONGER), passes, **WHOLE)
+    report = optimize(network(broken=True, text=LONGER), passes, keep_anyway=True, **WHOLE).report
+    assert not report.budget["met"]
+    assert any("a drop of" in warning for warning in report.warnings)
