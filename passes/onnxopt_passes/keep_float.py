@@ -7,7 +7,8 @@
 3. Take out the worst one, two, four, … until the goal is reached, then halve the last step. Never more layers than
    `most` allows: where that does not suffice, the best found is kept and the report says so.
 
-The SQNR comes first, since four samples tell it; the budget goes on from there.
+The SQNR comes first, since four samples tell it. The budget goes on from there; or from the start where no SQNR that is
+good enough was found, since what counts for the user is the budget.
 """
 
 from collections.abc import Callable, Sequence
@@ -124,15 +125,17 @@ class _Search:
         self.references = [reference.run(f) for f in self.feeds]
 
     def run(self) -> tuple[str, ...]:
-        """Reach one goal after the other; a later one takes back nothing."""
-        at = 0
-        for goal in self.goals():
+        """Reach one goal after the other; a later one goes on from where an earlier one was reached."""
+        at, goals = 0, self.goals()
+        for goal in goals:
             values: dict[int, float] = {}
             start, at = at, self._first(goal, at, values)
-            if len(values) > 1 or not goal.reached(values[at]):
+            reached = goal.reached(values[at])
+            if len(values) > 1 or not reached:
                 self.context.record.details[goal.name] = {"before": values[start], "kept": values[at]}
-            if not goal.reached(values[at]):
+            if not reached:
                 self.context.note(self.graph.source, goal.missed.format(values[at]))
+                at = at if goal is goals[-1] else 0  # what did not help is no reason to slow the model down
         return self.steps[at] if at else ()
 
     def goals(self) -> list[_Goal]:

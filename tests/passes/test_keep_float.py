@@ -160,3 +160,14 @@ def test_a_whole_run_that_cannot_keep_its_budget_fails_unless_told_otherwise():
     report = optimize(network(broken=True, text=LONGER), passes, keep_anyway=True, **WHOLE).report
     assert not report.budget["met"]
     assert any("a drop of" in warning for warning in report.warnings)
+
+
+def test_where_no_sqnr_suffices_the_budget_starts_anew():
+    graph = network(broken=False)
+    data = synthetic(INPUTS, 4)
+    context = Context(ORT, inputs=INPUTS, fit=data, holdout=data)
+    context.put(Judge(Budget.parse("50%"), graph, data, OrtRuntime()))
+    run_pass(Calibrate(), graph, context, [])
+    record = run_pass(KeepFloat(sqnr=900, most=0.5), graph, context, [])
+    assert "900 dB were asked for" in record.notes[0][1]
+    assert context.get(FloatNodes).names == ()
