@@ -8,7 +8,8 @@
    fit into 32 bits, the weight's scale is raised until it does.
 4. A layer that stays float between a quantized input and a quantized output gets its input through a per-channel
    DequantizeLinear of equal scales: ONNX Runtime would otherwise quantize it behind our back
-   (`WeightBiasQuantization`). Elsewhere it reads the float value.
+   (`WeightBiasQuantization`). Elsewhere it reads the float value. Likewise the Q behind a float operator that it must
+   not move before (`Target.unmoved`) has its one scale once per channel.
 """
 
 from dataclasses import dataclass
@@ -128,8 +129,15 @@ class _Emitter:
         codes = Variable(self.graph.unique_name(f"{name}_quantized"))
         values = Variable(self.graph.unique_name(f"{name}_dequantized"))
         first = readers[0] if readers else None
+        channels = self.placement.tensors[name].channels
+        repeated = [np.repeat(t.values, channels) for t in (scale, zero)] if channels is not None else [scale, zero]
         self.graph.add_node(
-            "QuantizeLinear", [tensor, scale, zero], outputs=[codes], name=f"{name}_QuantizeLinear", before=first
+            "QuantizeLinear",
+            [tensor, *repeated],
+            {"axis": 1} if channels is not None else {},
+            outputs=[codes],
+            name=f"{name}_QuantizeLinear",
+            before=first,
         )
         self.graph.add_node(
             "DequantizeLinear", [codes, scale, zero], outputs=[values], name=f"{name}_DequantizeLinear", before=first

@@ -1,7 +1,8 @@
 """`plan(graph, target)`: which tensors get a quantizer, which weights are stored in int8, and why not the others.
 
 1. *Anchors*: weighted operators with constant weights, outside the tail, that the target runs in int8. Their inputs
-   are quantized, and where the target wants a Q behind them, their outputs too (behind a fused Relu or Clip).
+   are quantized, and where the target wants a Q behind them, their outputs too (behind a fused Relu or Clip, whose work
+   the saturation of the Q does).
 2. *Near* tensors, by a walk forward: those that can come out of an int8 kernel, or out of an element-wise float
    operator behind one. They are at hand in the layout that int8 kernels want.
 3. *Demand*, by a walk backward: an operator that can run in int8 and whose output is quantized anyway asks for its
@@ -36,6 +37,7 @@ class QuantizedTensor:
         name: The tensor.
         group: Name of the first tensor of those that share its scale and zero point.
         wider: Name of the first tensor of the wider group.
+        channels: Size of axis 1, where its Q must be told apart from one that may move (`Target.unmoved`); else None.
         native: Whether the runtime writes it in 8 bits. If not, float consumers read the float value.
     """
 
@@ -43,6 +45,7 @@ class QuantizedTensor:
     group: str
     wider: str
     native: bool
+    channels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,8 @@ class _Planner:
         if rule.role == "residual":
             self._demand_identity(node)
             return
-        if not all(t.name in self.wanted for t in node.outputs) or any(self.graph.is_output(t) for t in node.outputs):
+        written = [self.fused_output(node)] if rule.role == "follower" else node.outputs
+        if not all(t.name in self.wanted for t in written) or any(self.graph.is_output(t) for t in node.outputs):
             return
         inputs = self._activations(node, rule)
         ready = [t.name in self.near or t.name in self.wanted for t in inputs]
@@ -247,7 +251,7 @@ class _Planner:
         for tensor in inputs:
             self.want(tensor)
         if rule.aligned or rule.role == "passthrough":
-            self.wider.join([*inputs, *node.outputs])
+            self.wider.join([*inputs, *written])
         if rule.role == "passthrough":
             self.groups.join([*inputs, *node.outputs])
             if not rule.output:  # the Q moved before it
@@ -320,13 +324,20 @@ class _Planner:
         if id(node) in int8:
             return rule is None or rule.output
         producer = self.graph.producer(node.inputs[0]) if node.inputs else None
-        fused = node.op in self.target.fused_activations and producer is not None and id(producer) in self.anchors
+        fused = node.op in self.target.fused_activations and producer is not None and id(producer) in int8
         return fused and self.fused_output(producer) is node.outputs[0]  # type: ignore[arg-type]
 
     def _add(self, tensor: Tensor, *, native: bool) -> None:
         name = tensor.name
         groups = self.groups.root(name), self.wider.root(name)
-        self.placement.tensors[name] = QuantizedTensor(name, *groups, native)
+        self.placement.tensors[name] = QuantizedTensor(name, *groups, native, self._channels(tensor, native=native))
+
+    def _channels(self, tensor: Tensor, *, native: bool) -> int | None:
+        producer = self.graph.producer(tensor)
+        shape = self.shapes.shape(tensor)
+        if native or producer is None or producer.op not in self.target.unmoved or shape is None or len(shape) < 2:
+            return None
+        return shape[1] if isinstance(shape[1], int) else None
 
 
 class _Sets:

@@ -20,9 +20,9 @@ def fake_quantized(graph: Graph) -> Graph:
 
 def _spell_out(graph: Graph, quantize: Node) -> None:
     tensor = quantize.inputs[0]
-    scale, zero = (graph.constant(t) for t in quantize.inputs[1:3])
-    assert scale is not None
-    assert zero is not None
+    values = [graph.constant(t) for t in quantize.inputs[1:3]]
+    # One number for all, or that number once per channel.
+    scale, zero = (np.unique(v).reshape(()) for v in values if v is not None)
     limits = np.iinfo(zero.dtype)
     shift = np.float32(zero)
     value = graph.add_node("Div", [tensor, scale.astype(np.float32)], before=quantize).outputs[0]

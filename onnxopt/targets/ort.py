@@ -9,8 +9,10 @@ that 1.31 really runs. The rules in words:
    So every quantized Conv gets a Q on its output, also where the next operator is float.
 3. Element-wise and shape operators run in int8 only where all their tensors are quantized, and the latter only if
    scale and zero point are the same on both sides.
-4. QLinearConcat copies where scale and zero point are the same on all sides, and looks every value up where not.
-5. A pair around an operator without an int8 kernel only costs time: there is none.
+4. A MaxPool behind a float layer stays float: in int8 it is fast in the channels-last layout of int8 kernels alone,
+   and the optimizer would make it int8 by moving a Q before it.
+5. QLinearConcat copies where scale and zero point are the same on all sides, and looks every value up where not.
+6. A pair around an operator without an int8 kernel only costs time: there is none.
 """
 
 from onnxopt.targets.target import NumberFormat, OpRule, Target
@@ -62,6 +64,7 @@ ORT = Target(
     softmax_by_exp=True,
     resize_by_tile=True,
     slow_subnormals=True,
+    unmoved=frozenset({"MaxPool"}),
     requantizes_float=True,
     int32_bias=True,
     alignment=0,

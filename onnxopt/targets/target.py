@@ -94,6 +94,8 @@ class Target:
         softmax_by_exp: Whether the softmax of a box head is faster as Exp, MatMul and Div.
         resize_by_tile: Whether int8 up-sampling is faster as a Tile of pixels in channels-last layout.
         slow_subnormals: Whether numbers below the smallest normal float32 slow a MatMul down.
+        unmoved: Float operators before which the runtime would move the Q behind them, to its cost. It does not where
+            the Q has its one scale once per channel.
         reads_pairs: Whether all that reads a quantized activation reads it through its pair, so that the runtime
             writes it once, in 8 bits, whatever computes it.
         requantizes_float: Whether the runtime quantizes a float layer between Q/DQ by itself, so that keeping it float
@@ -122,6 +124,7 @@ class Target:
     softmax_by_exp: bool = False
     resize_by_tile: bool = False
     slow_subnormals: bool = False
+    unmoved: frozenset[str] = frozenset()
     reads_pairs: bool = False
     requantizes_float: bool = False
     int32_bias: bool = False

@@ -82,3 +82,14 @@ def test_gemm_ends_in_float():
     )
     assert list(found.tensors) == ["a", "p", "f", "x"]
     assert found.weights[-1].axis == 0
+
+
+def test_an_addition_before_a_relu_runs_in_int8():
+    graph = parse_graph(
+        """(float[1,8,4,4] x) => (float[1,8,4,4] y) <float[8,8,1,1] w1, float[8,8,1,1] w2, float[8,8,1,1] w3,
+        float[8,8,1,1] last> { a = Conv (x, w1)  b = Conv (a, w2)  c = Add (a, b)  r = Relu (c)  d = Conv (r, w3)
+        y = Conv (d, last) }"""
+    )
+    found = plan(graph, ORT, Shapes(*infer(graph)))
+    assert sorted(found.tensors) == ["a", "b", "d", "r", "x"]  # and not c: the Q behind r cuts off at 0
+    assert found.tensors["r"].native
