@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.recovery import Choices, Closeness, FloatModel, closeness, find_layers, recover, transfer
 from onnxopt.analysis.shapes import RunShapes
+from onnxopt.calibration.given import GivenRanges
 from onnxopt.data import Feeds
 from onnxopt.errors import UsageError
 from onnxopt.placement.reference import fake_quantized
@@ -57,6 +58,9 @@ class Recover(Pass):
         if unknown:
             raise UsageError(f"recover has no step '{unknown[0]}'; the steps are {', '.join(STEPS)}")
         if steps is None and not LEVELS[self.level]:
+            return False
+        if context.has(GivenRanges) and context.get(GivenRanges).activations:
+            context.note(graph.source, "was quantized when it came, perhaps trained so; its weights stay as they were")
             return False
         if not find_layers(graph):
             context.note(graph.source, "no int8 layer to refit")

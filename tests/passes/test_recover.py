@@ -15,6 +15,7 @@ from onnxopt.testing import parse_graph
 from onnxopt_passes.calibrate import Calibrate
 from onnxopt_passes.insert_qdq import InsertQDQ
 from onnxopt_passes.recover import Recover
+from onnxopt_passes.strip_qdq import StripQDQ
 
 NET = """(float[1,16,12,12] x) => (float[1,16,4,4] y)
 <float[16,16,3,3] w1, float[16,16,3,3] w2, float[16,16,3,3] w3, float[16,16,3,3] w4, float[16] b> {
@@ -75,6 +76,16 @@ def test_without_samples_to_judge_on_nothing_is_done():
     _, record = recovered(data=0)
     assert not record.changed
     assert "no samples" in record.notes[0][1]
+
+
+def test_a_model_that_came_quantized_keeps_its_weights():
+    given, _ = recovered(level="off")
+    record = None
+    context = Context(ORT, inputs=INPUTS, fit=synthetic(INPUTS, 4), holdout=synthetic(INPUTS, 4))
+    for step in (StripQDQ(), Calibrate(), InsertQDQ(), Recover()):
+        record = run_pass(step, given, context, [])
+    assert not record.changed
+    assert "was quantized when it came" in record.notes[0][1]
 
 
 def test_an_unknown_step_is_refused():
