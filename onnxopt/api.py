@@ -32,6 +32,7 @@ from onnxopt.manager import Observer, check_requirements
 from onnxopt.observers.verify import Level, Verify
 from onnxopt.pass_api import Context, Pass
 from onnxopt.pipeline import Stage, resolve
+from onnxopt.placement.retarget import is_quantized
 from onnxopt.report.run import RunReport, kept_float
 from onnxopt.runtime import host
 from onnxopt.runtime.adapter import Runtime, load_runtime
@@ -205,6 +206,7 @@ class _Run:
         self.warnings = health.check_weights(graph)
         self.small = measure.runnable(graph)
         self.cannot_run = "" if self.small else "the model is larger than 2 GB"
+        self.only_after = False  # whether the target runs what comes out, but not what came in
         self.runtime: Runtime | None = load_runtime(target) if self.small else None
         self.inputs, notes = resolve_inputs(graph, dict(input_shapes) if input_shapes else None)
         self.warnings += notes
@@ -241,7 +243,8 @@ class _Run:
         if budget is not None and self.cannot_run:
             raise UsageError(f"a budget needs the model to be run, and that is not possible: {self.cannot_run}")
         if budget is not None:
-            self.judge = Judge(budget, self.original, self.samples.evaluation, self.runtime, self.metric)
+            runtime = None if self.only_after else self.runtime
+            self.judge = Judge(budget, self.original, self.samples.evaluation, runtime, self.metric)
 
     def _try_once(self) -> None:
         """Run the model as it came: what is broken already is no pass's fault.
@@ -260,6 +263,16 @@ class _Run:
             self.cannot_run = f"ONNX Runtime has no {', '.join(custom)}" if custom else str(error)
             self.warnings.append(f"{self.cannot_run}: outputs are not compared and latency is not measured")
             self.runtime = None
+            return
+        try:
+            if self.runtime is not None:
+                self.runtime.open(self.original.to_proto()).run(feeds)
+        except OptimizationError as error:
+            self.only_after = True
+            self.warnings.append(
+                f"the model as given does not run on {self.target.name} ({error}): "
+                "latency is not measured, and outputs are compared with what ONNX Runtime makes of it"
+            )
 
     def run(self, verify: Level | None, observers: Sequence[Observer]) -> Result:
         """Run the stages, measure, and report."""
@@ -274,7 +287,7 @@ class _Run:
                 context.put(artefact)
         check_requirements(self.stages, context)
         watchers = [*observers, self._verifier(verify)]
-        judge = self._judge if self.runtime is not None and not self.keep_anyway else None
+        judge = self._judge if self.runtime is not None and not self.keep_anyway and not self.only_after else None
         graph, records = self.original, []
         for stage in self.stages:
             graph, record = guard.run_stage(stage, graph, context, watchers, judge)
@@ -347,6 +360,7 @@ class _Run:
 
     def _report(self, graph: Graph, resolved: recipes.Recipe) -> RunReport:
         why = "" if self.runtime is not None else self.cannot_run or "the target cannot run here"
+        why = "the target does not run the model as given" if self.only_after else why
         return RunReport(
             model={"source": graph.source, "digest": self.digest},
             target={
@@ -377,7 +391,9 @@ class _Run:
             self.before.score, after.score = report.budget["before"], report.budget["after"]
         if self.runtime is None:
             return
-        sessions = (self.runtime.open(self.original.to_proto()), self.runtime.open(graph.to_proto()))
+        given = self.original.to_proto()
+        reference = OrtSession(given, optimized=False) if self.only_after else self.runtime.open(given)
+        sessions = (reference, self.runtime.open(graph.to_proto()))
         report.quality = measure.quality(
             *sessions, self.samples.holdout.take(JUDGED_SAMPLES), self.original.metadata, strict=not self.keep_anyway
         )
@@ -385,9 +401,15 @@ class _Run:
             self.before.score, after.score = (
                 score(self.metric, s.run, self.samples.evaluation).value for s in sessions
             )
+        if not self.only_after:
+            self._time(graph, report, self.runtime)
+        self._fusion(graph, report, costs, self.runtime)
+
+    def _time(self, graph: Graph, report: RunReport, runtime: Runtime) -> None:
         feeds = next(iter(self.samples.holdout)).feeds
-        timing = measure.time_pair(self.runtime, self.original, graph, feeds, rounds=ROUNDS, seconds=SECONDS)
-        for measured, latency in zip((self.before, after), timing.latencies, strict=True):
+        timing = measure.time_pair(runtime, self.original, graph, feeds, rounds=ROUNDS, seconds=SECONDS)
+        assert report.after is not None
+        for measured, latency in zip((self.before, report.after), timing.latencies, strict=True):
             measured.latency_ms = latency.milliseconds.median
             measured.latency_spread_ms = latency.milliseconds.spread
         report.speedup = {
@@ -395,16 +417,17 @@ class _Run:
             "spread": timing.latencies[1].speedup.spread,
             "rounds": timing.rounds,
         }
-        self._fusion(graph, report, costs)
 
-    def _fusion(self, graph: Graph, report: RunReport, costs: Any) -> None:
-        assert self.runtime is not None
+    def _fusion(self, graph: Graph, report: RunReport, costs: Any, runtime: Runtime) -> None:
         assert report.after is not None
-        kernels = measure.read_kernels(graph, self.runtime)
+        kernels = measure.read_kernels(graph, runtime)
         macs = measure.macs_by_name(graph, costs)
-        total = sum(macs.values())
-        report.after.int8_share = sum(macs.get(n, 0) for n in kernels.int8) / total if total else 0.0
-        self.before.int8_share = 0.0 if kernels.int8 else report.after.int8_share
+        report.after.int8_share = measure.int8_share(kernels, macs)
+        if not is_quantized(self.original):
+            self.before.int8_share = 0.0
+        elif not self.only_after:
+            found = measure.read_kernels(self.original, runtime)
+            self.before.int8_share = measure.int8_share(found, measure.macs_by_name(self.original, self.costs))
         reasons = {where: why for stage in report.stages for r in stage.passes for where, why in r.notes}
         report.unfused = [
             {"node": name, "macs": count, "reason": next((w for k, w in reasons.items() if f"'{name}'" in k), "")}

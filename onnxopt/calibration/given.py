@@ -91,6 +91,10 @@ class GivenRanges:
     activations: dict[str, GivenRange] = field(default_factory=dict)
     constants: dict[str, GivenCodes] = field(default_factory=dict)
 
+    def empty(self) -> bool:
+        """Whether nothing was taken out."""
+        return not self.activations and not self.constants
+
     def add_constant(self, values: Array, stored: GivenCodes) -> None:
         """Remember how a constant was stored; a matrix also as its transpose, which exporters fold later."""
         self.constants.setdefault(digest(values), stored)

@@ -108,7 +108,8 @@ class Verdict:
         """What a reader must know."""
         said = [] if self.met else [str(self)]
         if self.pictures < ENOUGH_PICTURES:
-            said.append(f"only {self.pictures} pictures judge the budget; see how wide its interval is")
+            few = "1 picture judges" if self.pictures == 1 else f"{self.pictures} pictures judge"
+            said.append(f"only {few} the budget; see how wide its interval is")
         return said
 
     def to_dict(self) -> dict[str, Any]:

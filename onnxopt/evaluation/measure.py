@@ -53,6 +53,12 @@ def macs_by_name(graph: Graph, costs: Cost) -> dict[str, int]:
     return {n.name: costs.macs[n.outputs[0].name] for n in named.nodes if n.outputs and n.outputs[0].name in costs.macs}
 
 
+def int8_share(kernels: Kernels, macs: dict[str, int]) -> float:
+    """Share of the MACs that run in int8, 0 to 1; see `read_kernels` and `macs_by_name`."""
+    total = sum(macs.values())
+    return sum(macs.get(name, 0) for name in kernels.int8) / total if total else 0.0
+
+
 def time_pair(
     runtime: Runtime, before: Graph, after: Graph, feeds: Feeds, *, rounds: int, seconds: float
 ) -> latency.Comparison:

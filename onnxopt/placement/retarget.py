@@ -61,6 +61,11 @@ def integer_operator(graph: Graph) -> Node | None:
     return next((n for n in known if n.op in _INTEGER_OPS or n.op.startswith(_INTEGER_PREFIXES)), None)
 
 
+def is_quantized(graph: Graph) -> bool:
+    """Whether anything in a graph, nested graphs included, computes with integers or asks for it by Q/DQ."""
+    return any(is_pair(n) for n in graph.walk()) or integer_operator(graph) is not None
+
+
 def take_apart(graph: Graph) -> TakenApart:
     """Take Q and DQ out of a graph, in place."""
     graph.sort()

@@ -113,7 +113,7 @@ def explain_model(
         layers=len(nodes),
         int8_layers=len(kernels.int8),
         macs=total,
-        int8_share=sum(macs.get(n, 0) for n in kernels.int8) / total if total else 0.0,
+        int8_share=measure.int8_share(kernels, macs),
         left=sorted(left, key=lambda layer: -layer.macs),
         conversions=kernels.conversions,
         findings=findings,

@@ -35,7 +35,8 @@ def _rows(report: RunReport) -> Iterator[tuple[str, str, str, str]]:
         yield report.metric, f"{before.score:.4f}", f"{after.score:.4f}", f"{after.score - before.score:+.4f}"
     yield from _quality(report)
     if after.int8_share is not None:
-        yield "int8 share of MACs", f"{before.int8_share or 0:.1%}", f"{after.int8_share:.1%}", ""
+        known = "unknown" if before.int8_share is None else f"{before.int8_share:.1%}"
+        yield "int8 share of MACs", known, f"{after.int8_share:.1%}", ""
 
 
 def _quality(report: RunReport) -> Iterator[tuple[str, str, str, str]]:
@@ -105,15 +106,16 @@ def _counts(stage: StageRecord) -> Iterator[str]:
 
 
 def _left_alone(report: RunReport) -> Iterator[str]:
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[tuple[str, str]]] = {}
     for stage in report.stages:
         for record in stage.passes:
             for where, reason in record.notes:
-                reasons.setdefault(f"{record.name}: {_kind(reason)}", []).append(where)
+                reasons.setdefault(f"{record.name}: {_kind(reason)}", []).append((f"{record.name}: {reason}", where))
     if reasons:
         yield "\nleft alone (all of it with --report):"
-    for reason, places in list(reasons.items())[:KINDS]:
-        unique = list(dict.fromkeys(places))
+    for kind, notes in list(reasons.items())[:KINDS]:
+        unique = list(dict.fromkeys(where for _, where in notes))
+        reason = notes[0][0] if len({text for text, _ in notes}) == 1 else kind
         shown = ", ".join(unique[:SHOWN])
         more = f" and {len(unique) - SHOWN} more" if len(unique) > SHOWN else ""
         yield f"  {reason}: {shown}{more}"

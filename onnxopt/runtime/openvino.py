@@ -36,11 +36,13 @@ class OpenVinoSession:
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
         try:
             core = openvino.Core()
-            self.compiled = core.compile_model(core.read_model(source), "CPU", config)
+            read = core.read_model(source)
+            names = [o.get_names() for o in read.outputs]  # compiling may add the names of what is computed on the way
+            self.compiled = core.compile_model(read, "CPU", config)
             self._request = self.compiled.create_infer_request()
         except RuntimeError as error:
             raise OptimizationError(f"OpenVINO cannot load the model: {_last_line(error)}") from error
-        self.output_names = [next(iter(o.get_names())) for o in self.compiled.outputs]
+        self.output_names = [min(found) for found in names]
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once; all outputs by name, or those asked for."""

@@ -2,7 +2,8 @@
 
 1. Pairs of Conv joined by nothing, a Relu or a LeakyRelu are found; depthwise ones too. SiLU and Clip are not
    homogeneous: their networks are left alone.
-2. Scale is moved between the two, by powers of two (see `analysis.recovery.equalization`).
+2. Scale is moved between the two, by powers of two (see `analysis.recovery.equalization`). Not in a model that came
+   quantized: its own ranges and codes would no longer fit.
 3. The graph before and after is quantized on a few samples; equalization stays only where held-out outputs are closer
    to the float model with it.
 """
@@ -13,6 +14,7 @@ from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.recovery import Closeness, closeness
 from onnxopt.analysis.recovery.equalization import equalize, find_pairs
 from onnxopt.analysis.shapes import RunShapes, Shapes
+from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.measure import Ranging, measure_ranges
 from onnxopt.placement import emit, plan
 
@@ -40,6 +42,9 @@ class Equalize(Pass):
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Equalize a copy, judge it, and keep it or not."""
+        if context.has(GivenRanges) and not context.get(GivenRanges).empty():
+            context.note(graph.source, "was quantized when it came; its own scales fit its weights as they are")
+            return False
         pairs = find_pairs(graph)
         if not pairs or self.keep is False:
             if not pairs:

@@ -18,6 +18,7 @@ from functools import cached_property
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.shapes import Shapes
+from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.measure import Ranging
 from onnxopt.calibration.store import complete
 from onnxopt.calibration.table import CalibrationTable
@@ -158,7 +159,8 @@ class _Search:
         quantized = self.graph.copy()
         placement = plan(quantized, self.context.target, self.context.get(Shapes), names)
         complete(self.graph, list(placement.tensors), self.table, self.context.get(Ranging), self.context)
-        emit(quantized, self.context.target, placement, self.table)
+        given = self.context.get(GivenRanges) if self.context.has(GivenRanges) else None
+        emit(quantized, self.context.target, placement, self.table, given)
         return quantized
 
     @cached_property

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxopt.analysis.recovery.equalization import equalize, find_pairs
+from onnxopt.calibration.given import GivenRange, GivenRanges
 from onnxopt.data import InputSpec, synthetic
 from onnxopt.manager import run_pass
 from onnxopt.pass_api import Context
@@ -101,3 +102,13 @@ def test_a_tensor_that_others_read_is_left_alone():
     text = NET.replace("y = Conv (d, w3)", "e = Conv (d, w3)  f = ReduceMean (d)  y = Add (e, f)")
     graph = parse_graph(text)
     assert [a.outputs[0].name for a, _ in find_pairs(graph)] == ["a"]
+
+
+@pytest.mark.parametrize("keep", [None, True])
+def test_a_model_that_came_quantized_keeps_the_weights_that_its_scales_were_made_for(keep):
+    graph = network()
+    context = Context(ORT, inputs=INPUTS, fit=synthetic(INPUTS, 2), holdout=synthetic(INPUTS, 2))
+    context.put(GivenRanges({"b": GivenRange(0.0, 1.0, "uint8")}))
+    record = run_pass(Equalize(keep=keep), graph, context, [])
+    assert not record.changed
+    assert "was quantized when it came" in record.notes[0][1]
