@@ -5,6 +5,7 @@ import json
 import pytest
 
 from onnxopt.cli.main import main
+from onnxopt.registry import load_target
 
 S8 = """(float[N,16,8,8] x) => (float[N,16,H,W] y) <
     float s = {0.1}, int8 z = {0}, float ws = {0.05}, int8[16,16,3,3] w1, int8[16,16,1,1] w2
@@ -33,7 +34,7 @@ def test_json(onnxopt, signed):
     assert result.exit_code == 0
     facts = json.loads(result.stdout)
     first, second = 64 * 16 * 16 * 9, 64 * 16 * 16
-    assert facts["target"] == "ort"
+    assert facts["target"] == load_target("ort").name
     assert facts["runtime"].startswith("onnxruntime ")
     assert facts["quantized"] is True
     assert (facts["layers"], facts["int8_layers"], facts["macs"]) == (2, 1, first + second)

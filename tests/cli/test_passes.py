@@ -89,15 +89,21 @@ def test_list_targets(onnxopt):
     assert result.exit_code == 0
     listed = lines(result.stdout)
     assert "onnxruntime 1." in listed["ort"]
+    assert listed["ort"].split()[-1] == registry.load_target("ort").name
     assert "broken" in listed["no-target"]
     assert "is no Target" in listed["odd-target"]
 
 
 def test_show_a_target(onnxopt):
-    result = onnxopt("targets", "show", "ort")
+    result = onnxopt("targets", "show", "ort-vnni")
     assert result.exit_code == 0
     assert "activation         uint8, with zero point" in result.stdout
     assert lines(result.stdout)["Conv"].split() == ["Conv", "anchor", "Q", "behind", "it"]
+
+
+def test_show_what_a_variant_changes(onnxopt):
+    assert "-64 to 64" in onnxopt("targets", "show", "ort-avx2").stdout
+    assert "machine            aarch64" in onnxopt("targets", "show", "ort-arm").stdout
 
 
 def test_unknown_target(onnxopt):
