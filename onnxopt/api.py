@@ -27,7 +27,7 @@ from onnxopt.evaluation.budget import Budget, Judge, Verdict
 from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.evaluation.metrics import Metric, load_metric, score
 from onnxopt.evaluation.samples import JUDGED_SAMPLES, Samples, open_samples
-from onnxopt.graph import Graph
+from onnxopt.graph import Array, Graph
 from onnxopt.manager import Observer, check_requirements
 from onnxopt.observers.verify import Level, Verify
 from onnxopt.pass_api import Context, Pass
@@ -35,13 +35,14 @@ from onnxopt.pipeline import Stage, resolve
 from onnxopt.placement.retarget import is_quantized
 from onnxopt.report.run import RunReport, kept_float
 from onnxopt.runtime import host
-from onnxopt.runtime.adapter import Runtime, load_runtime
+from onnxopt.runtime.adapter import Feeds, Runtime, load_runtime
 from onnxopt.runtime.latency import Comparison
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets import Target
 
 Passes = str | Iterable[Pass | str]
 VERIFY_OUTPUTS_UP_TO = 200 * 2**20  # bytes of weights
+UNLIKE = 3.0  # dB; float arithmetic of two runtimes lies far above
 ROUNDS, SECONDS = 30, 20.0  # of the final latency comparison; a stage's own is a third of that
 
 SYNTHETIC_WARNING = "no --data given: calibrated on synthetic pictures, so accuracy is unverified"
@@ -254,7 +255,7 @@ class _Run:
         """
         feeds = next(iter(self.samples.fit)).feeds
         try:
-            OrtSession(self.original.to_proto(), optimized=False).run(feeds)
+            wanted = OrtSession(self.original.to_proto(), optimized=False).run(feeds)
         except OptimizationError as error:
             custom = health.custom_operators(self.original)
             if not custom and "find an implementation" not in str(error):
@@ -264,9 +265,19 @@ class _Run:
             self.warnings.append(f"{self.cannot_run}: outputs are not compared and latency is not measured")
             self.runtime = None
             return
+        if self.runtime is not None:
+            self._try_on_target(self.runtime, feeds, wanted)
+
+    def _try_on_target(self, runtime: Runtime, feeds: Feeds, wanted: dict[str, Array]) -> None:
+        """See whether the target runs the model as it came, and with the outputs that ONNX defines."""
         try:
-            if self.runtime is not None:
-                self.runtime.open(self.original.to_proto()).run(feeds)
+            got = runtime.open(self.original.to_proto()).run(feeds)
+            likeness = measure.likeness(wanted, got) if is_quantized(self.original) else UNLIKE
+            if likeness < UNLIKE:
+                self.warnings.append(
+                    f"{self.target.name} gives other outputs for the model as given than ONNX Runtime "
+                    f"({likeness:.1f} dB): what is compared with them says little"
+                )
         except OptimizationError as error:
             self.only_after = True
             self.warnings.append(
