@@ -11,7 +11,8 @@ from typing import Any
 
 from onnxopt.errors import OptimizationError, UsageError, nearest
 from onnxopt.pass_api import Pass
-from onnxopt.targets import Target
+from onnxopt.runtime import host
+from onnxopt.targets import Target, TargetFamily
 
 PASSES, PIPELINES, TARGETS = "onnxopt.passes", "onnxopt.pipelines", "onnxopt.targets"
 
@@ -104,8 +105,10 @@ def load_pass(name: str) -> type[Pass]:
 
 
 def load_target(name: str) -> Target:
-    """The target of this name; same errors as `load_pass`."""
+    """The target of this name, of a family the one for this machine; same errors as `load_pass`."""
     value = _load(TARGETS, name, "target")
+    if isinstance(value, TargetFamily):
+        return value.on(host.architecture(), host.features())
     if not isinstance(value, Target):
         raise OptimizationError(f"entry point '{name}' in group {TARGETS} is no Target")
     return value

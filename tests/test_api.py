@@ -10,6 +10,7 @@ import pytest
 
 from onnxopt import Pass, UsageError, load, optimize
 from onnxopt.errors import OptimizationError
+from onnxopt.registry import load_target
 from onnxopt.report.run import SCHEMA
 from onnxopt.runtime.ort import OrtSession
 
@@ -39,7 +40,7 @@ def test_the_file_is_a_third_and_carries_its_history(quantized, tmp_path):
     quantized.save(file)
     assert file.stat().st_size < 0.35 * CLASSIFIER.stat().st_size
     metadata = load(file).metadata
-    assert metadata["onnxopt.target"] == "ort"
+    assert metadata["onnxopt.target"] == load_target("ort").name
     assert "insert-qdq" in metadata["onnxopt.recipe"]
 
 

@@ -25,13 +25,20 @@ def list_() -> None:
 
 
 def _row(entry: "Listed") -> tuple[str, str, str]:
+    from onnxopt.registry import load_target
     from onnxopt.runtime.adapter import load_runtime
-    from onnxopt.targets import Target
+    from onnxopt.targets import Target, TargetFamily
 
-    if not isinstance(entry.value, Target):
+    if isinstance(entry.value, TargetFamily):
+        target = load_target(entry.name)
+        summary = f"{entry.value.summary}, {target.name}"
+    elif isinstance(entry.value, Target):
+        target = entry.value
+        summary = target.summary
+    else:
         return entry.name, "broken", entry.problem or f"what {entry.owner} offers is no Target"
-    runtime = load_runtime(entry.value)
-    return entry.name, runtime.version if runtime is not None else "no", entry.value.summary
+    runtime = load_runtime(target)
+    return entry.name, runtime.version if runtime is not None else "no", summary
 
 
 @targets.command()
@@ -63,7 +70,8 @@ def _value(value: object) -> str:
     from onnxopt.targets import NumberFormat
 
     if isinstance(value, NumberFormat):
-        return f"{value.dtype}, {'symmetric' if value.symmetric else 'with zero point'}"
+        used = f", -{value.limit} to {value.limit}" if value.symmetric and value.limit < 127 else ""
+        return f"{value.dtype}, {'symmetric' if value.symmetric else 'with zero point'}{used}"
     if isinstance(value, frozenset):
         return ", ".join(sorted(map(str, value))) or "none"
     if isinstance(value, bool):

@@ -90,7 +90,8 @@ def explain_model(
     """
     runtime = load_runtime(target)
     if runtime is None and not target.checker:
-        raise UsageError(f"target '{target.name}' cannot run here, so nothing can be read back; install its runtime")
+        missing = f"use {target.machine}" if target.machine is not None else "install its runtime"
+        raise UsageError(f"target '{target.name}' cannot run here, so nothing can be read back; {missing}")
     costs = measure.cost(graph, target, inputs or ())
     reasons = Reasons(graph, target)
     findings = [] if runtime is not None else _check(target, graph)

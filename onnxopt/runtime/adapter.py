@@ -9,6 +9,7 @@ from typing import Protocol, cast
 import onnx
 
 from onnxopt.graph import Array
+from onnxopt.runtime import host
 from onnxopt.targets import Target
 
 Feeds = Mapping[str, Array]
@@ -52,8 +53,9 @@ class Runtime(Protocol):
 
 
 def load_runtime(target: Target) -> Runtime | None:
-    """The target's runtime, or None where it cannot run on this machine."""
-    if not target.adapter:
+    """The target's runtime, or None where it cannot run on this machine, or not as on those the target is for."""
+    foreign = target.machine is not None and not target.machine.fits(host.architecture(), host.features())
+    if foreign or not target.adapter:
         return None
     module, _, name = target.adapter.partition(":")
     try:

@@ -21,6 +21,12 @@ def processor() -> str:
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
+def architecture() -> str:
+    """Instruction set as Linux names it, e.g. `x86_64` or `aarch64`."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
 def features() -> frozenset[str]:
     """Instruction set extensions as Linux names them, e.g. `avx512f`; empty where not known."""
     info = _cpuinfo()

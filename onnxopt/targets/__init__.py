@@ -1,5 +1,5 @@
 """What each runtime wants, as data."""
 
-from onnxopt.targets.target import NumberFormat, OpRule, SizeLimits, Target
+from onnxopt.targets.target import Machine, NumberFormat, OpRule, SizeLimits, Target, TargetFamily
 
-__all__ = ["NumberFormat", "OpRule", "SizeLimits", "Target"]
+__all__ = ["Machine", "NumberFormat", "OpRule", "SizeLimits", "Target", "TargetFamily"]

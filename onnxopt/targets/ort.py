@@ -1,4 +1,4 @@
-"""ONNX Runtime on x86 CPUs: what its optimizer fuses into int8 kernels, and what it does not.
+"""ONNX Runtime on CPUs: what its optimizer fuses into int8 kernels, and what it does not.
 
 Read off `qdq_selector_action_transformer.cc` and `qlinearconv.cc` of ONNX Runtime and checked against the graphs
 that 1.31 really runs. The rules in words:
@@ -13,14 +13,26 @@ that 1.31 really runs. The rules in words:
    and the optimizer would make it int8 by moving a Q before it.
 5. QLinearConcat copies where scale and zero point are the same on all sides, and looks every value up where not.
 6. A pair around an operator without an int8 kernel only costs time: there is none.
+
+That is x86 with VNNI instructions. Elsewhere the optimizer fuses alike, and the rules hold, but for number formats:
+
+7. x86 without VNNI adds pairs of products uint8 * int8 in 16 bits, which saturate: 2 * 255 * 127 > 32767. Weights end
+   at 64, for 2 * 255 * 64 does not.
+8. On ARM int8 activations keep all fusions (`QDQIsInt8Allowed` is true there), and the kernels for weights without
+   zero point take them as they are: uint8 ones are turned into int8 first, or have no such kernel at all. They keep a
+   zero point, for a Relu is redundant only before a Q whose zero point is the smallest code.
 """
 
-from onnxopt.targets.target import NumberFormat, OpRule, Target
+from dataclasses import replace
+
+from onnxopt.targets.target import Machine, NumberFormat, OpRule, Target, TargetFamily
 
 _ANCHOR = OpRule("anchor")
 _BINARY = OpRule("follower", inputs=None)
 _UNARY = OpRule("follower")
 _MOVE = OpRule("passthrough")
+
+_VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
 _RULES: dict[str, OpRule] = {
     "Conv": _ANCHOR,
@@ -50,7 +62,7 @@ _RULES: dict[str, OpRule] = {
 }
 
 ORT = Target(
-    name="ort",
+    name="ort-vnni",
     summary="ONNX Runtime, CPU, x86 with VNNI: uint8 activations, int8 per-channel weights",
     opset_floor=13,
     activation=NumberFormat("uint8", symmetric=False),
@@ -65,8 +77,33 @@ ORT = Target(
     resize_by_tile=True,
     slow_subnormals=True,
     unmoved=frozenset({"MaxPool"}),
+    clip_as_max_min=True,
     requantizes_float=True,
     int32_bias=True,
     alignment=0,
+    machine=Machine("x86_64", one_of=_VNNI),
     adapter="onnxopt.runtime.ort:OrtRuntime",
+)
+
+ORT_AVX2 = replace(
+    ORT,
+    name="ort-avx2",
+    summary="ONNX Runtime, CPU, x86 without VNNI: as ort-vnni, weights in 7 bits",
+    weight=NumberFormat("int8", symmetric=True, limit=64),
+    machine=Machine("x86_64", none_of=_VNNI),
+)
+
+ORT_ARM = replace(
+    ORT,
+    name="ort-arm",
+    summary="ONNX Runtime, CPU, 64-bit ARM: int8 activations, int8 per-channel weights",
+    activation=NumberFormat("int8", symmetric=False),
+    slow_subnormals=False,
+    machine=Machine("aarch64"),
+)
+
+ORT_HERE = TargetFamily(
+    name="ort",
+    summary="ONNX Runtime, CPU: the one below that is for this machine",
+    tables=(ORT, ORT_AVX2, ORT_ARM),
 )

@@ -1,6 +1,6 @@
 """The shape of a target: a table that the placement engine reads, and the name of the adapter that runs models."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -73,6 +73,30 @@ class SizeLimits:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """A kind of machine.
+
+    Attributes:
+        architecture: `x86_64` or `aarch64`.
+        one_of: Instruction set extensions, as Linux names them, one of which it has; empty for any machine.
+        none_of: Extensions that it lacks.
+    """
+
+    architecture: str
+    one_of: frozenset[str] = frozenset()
+    none_of: frozenset[str] = frozenset()
+
+    def fits(self, architecture: str, features: Collection[str]) -> bool:
+        """Whether a machine is of this kind. One whose extensions are not known has none."""
+        has = self.one_of.intersection(features) or not self.one_of
+        return architecture == self.architecture and bool(has) and self.none_of.isdisjoint(features)
+
+    def __str__(self) -> str:
+        has = f" with {' or '.join(sorted(self.one_of))}" if self.one_of else ""
+        return self.architecture + has + (f" without {', '.join(sorted(self.none_of))}" if self.none_of else "")
+
+
+@dataclass(frozen=True)
 class Target:
     """A runtime on a kind of machine.
 
@@ -98,10 +122,13 @@ class Target:
             the Q has its one scale once per channel.
         reads_pairs: Whether all that reads a quantized activation reads it through its pair, so that the runtime
             writes it once, in 8 bits, whatever computes it.
+        clip_as_max_min: Whether a Relu or Clip behind a layer with 8- or 4-bit weights becomes Max and Min, for the
+            runtime takes it for the beginning of a quantized layer and leaves the weights unfused.
         requantizes_float: Whether the runtime quantizes a float layer between Q/DQ by itself, so that keeping it float
             takes a per-channel DQ before it.
         int32_bias: Whether biases are emitted as int32 behind a DQ.
         alignment: Channel counts that run fast are multiples of this; 0: asked of the machine it runs on.
+        machine: Where it is measured; elsewhere the runtime may run it, but not as it would there. None: anywhere.
         adapter: `module:class` of the runtime adapter; "" where the target cannot run here.
         checker: `module:function` that finds what the runtime's documented rules object to in a quantized graph, for
             a target without an adapter; "" for none.
@@ -126,12 +153,34 @@ class Target:
     slow_subnormals: bool = False
     unmoved: frozenset[str] = frozenset()
     reads_pairs: bool = False
+    clip_as_max_min: bool = False
     requantizes_float: bool = False
     int32_bias: bool = False
     alignment: int = 8
+    machine: Machine | None = None
     adapter: str = ""
     checker: str = ""
 
     def format_from(self, low: float) -> NumberFormat:
         """Format of activations whose range begins at `low`, which is at most 0."""
         return self.positive if self.positive is not None and low >= 0 else self.activation
+
+
+@dataclass(frozen=True)
+class TargetFamily:
+    """One runtime on several kinds of machines, under one name that stands for the machine it is used on.
+
+    Attributes:
+        name: Kebab-case name, equal to the entry point's.
+        summary: One line.
+        tables: Targets with a `machine`; the first is taken where none fits.
+    """
+
+    name: str
+    summary: str
+    tables: tuple[Target, ...]
+
+    def on(self, architecture: str, features: Collection[str]) -> Target:
+        """The table for a machine."""
+        fitting = (t for t in self.tables if t.machine is None or t.machine.fits(architecture, features))
+        return next(fitting, self.tables[0])

@@ -69,7 +69,7 @@ class QuantizeWeights(Pass):
         for node, weight in layers:
             block = self.block if self.bits == 4 else 0
             _emit(graph, node, encode(weight, self.bits, block, symmetric=self.symmetric), symmetric=self.symmetric)
-            if context.target.name.startswith("ort") and _free_of_clip(graph, node):
+            if context.target.clip_as_max_min and _free_of_clip(graph, node):
                 context.count("Relu and Clip written as Max and Min")
         for node, table in tables:
             _emit_rows(graph, node, table)

@@ -125,7 +125,7 @@ def test_uint8_weights_are_slow():
     )
     facts = explain_model(parse_graph(text), ORT, None)
     assert facts.int8_share == 1.0
-    assert facts.notes == ["1 layers have uint8 weights; ort is fast with int8"]
+    assert facts.notes == ["1 layers have uint8 weights; ort-vnni is fast with int8"]
 
 
 def test_a_float_model():
