@@ -274,14 +274,15 @@ class Graph:
             outputs: Tensors to write, or how many new ones to make.
             name: Base of the node's name and of new tensors' names; default: the op.
             domain: Operator domain; "" is ONNX's own.
-            before: Insert before this node; default: at the end (nodes are put in order on export).
+            before: Insert before this node; default, and where it stands in a nested graph: at the end (nodes are put
+                in order on export).
         """
         base = name or op
         tensors = [self._as_tensor(value, f"{base}_const") for value in inputs]
         if isinstance(outputs, int):
             outputs = [Variable(self.unique_name(f"{base}_output")) for _ in range(outputs)]
         node = Node(op, self.unique_name(base), dict(attrs or {}), tensors, list(outputs), domain or None)
-        self.nodes.insert(self.index(before) if before is not None else len(self.nodes), node)
+        self.nodes.insert(next((i for i, n in enumerate(self.nodes) if n is before), len(self.nodes)), node)
         return node
 
     def _as_tensor(self, value: Input, name: str) -> Tensor:

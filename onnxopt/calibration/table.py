@@ -5,7 +5,6 @@ written so that they read back exactly.
 """
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,11 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onnxopt.calibration.statistics import TensorStatistics
 from onnxopt.errors import UsageError
 
 FORMAT = "onnxopt calibration table"
 VERSION = 1
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class CalibrationEntry:
     def __post_init__(self) -> None:
         if self.low > self.high:
             raise ValueError(f"low is {self.low}, which is above high, {self.high}")
-        if not -math.inf < self.low <= 0.0 <= self.high < math.inf:
-            raise ValueError(f"the range [{self.low}, {self.high}] is not finite or does not contain 0")
+        if not -LARGEST <= self.low <= 0.0 <= self.high <= LARGEST:
+            raise ValueError(f"the range [{self.low}, {self.high}] is not finite in float32 or does not contain 0")
 
 
 class CalibrationTable:
@@ -115,7 +117,7 @@ class CalibrationTable:
             raise UsageError(f'{path}: not a calibration table: no "format": "{FORMAT}" in it')
         if document.get("version") != VERSION:
             raise UsageError(
-                f"{path}: calibration table of version {document.get('version')}; this is for version {VERSION}"
+                f"{path}: calibration table of version {document.get('version')!r}; this is for version {VERSION}"
             )
         tensors, model = document.get("tensors"), document.get("model")
         if not isinstance(tensors, dict):

@@ -47,6 +47,8 @@ class Calibrate(Pass):
         """Sweep once and leave the table."""
         placement = plan(graph, context.target, context.get(Shapes), self.ignore)
         ranging = Ranging(cast("Method", self.method), self.percentile)
+        if self.percentile != DEFAULT_PERCENTILE and self.method not in {"percentile", "auto"}:
+            context.note(graph.source, f"percentile={self.percentile:g} has no effect with method={self.method}")
         names = list(placement.tensors)
         table = open_table(graph, names, context)
         read = len(names) - len(table.missing(names))

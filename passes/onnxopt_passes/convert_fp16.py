@@ -66,6 +66,10 @@ class ConvertFp16(Pass):
     def run(self, graph: Graph, context: Context) -> bool:
         """Choose, repair, emit, prove."""
         if self.precision == "fp32":
+            if not self.keep_io:
+                context.note(
+                    graph.source, "inputs and outputs stay float32, for keep_io=false goes with precision fp16"
+                )
             return False
         graph.sort()
         quantized = any(n.op == "QuantizeLinear" for n in graph.nodes)

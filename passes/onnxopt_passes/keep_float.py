@@ -64,6 +64,10 @@ class KeepFloat(Pass):
         if names is None:
             names = self._found(graph, context)
             context.resolve(nodes=names)
+        written = {t.name for n in graph.nodes for t in n.outputs}
+        unknown = next((n for n in names if n not in written), None)
+        if unknown is not None:
+            raise UsageError(f"keep-float: no node writes a tensor '{unknown}' at this place in the pipeline")
         self._report(graph, context, names)
         if names:
             placement = plan(graph, context.target, context.get(Shapes), names)

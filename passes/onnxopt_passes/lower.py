@@ -170,10 +170,10 @@ def _axes(graph: Graph, node: Node) -> list[int] | None:
 
 
 def _expectation(graph: Graph, context: Context) -> int:
-    if graph.opset < 13:
+    found = list(_box_heads(graph, context))
+    if found and graph.opset < 13:
         context.note(graph.source, "box softmax is rewritten from opset 13 on; run upgrade-opset before")
         return 0
-    found = list(_box_heads(graph, context))
     largest = _largest(graph, [softmax.inputs[0].name for softmax, _ in found], context)
     for softmax, conv in found:
         _rewrite_expectation(graph, softmax, conv, small=largest[softmax.inputs[0].name] <= SEEN_LIMIT)

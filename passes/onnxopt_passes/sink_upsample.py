@@ -91,8 +91,10 @@ def _sink(graph: Graph, conv: Node, shapes: Shapes, context: Context) -> int:
         context.note(conv, "makes more channels than it reads from an up-sampling")
         return 0
     _rewrite(graph, conv, parts, weight, slices, moved)
-    for node in (concat, *(u.node for u in moved.values())):
-        if node is not None and not node.outputs[0].outputs and not graph.is_output(node.outputs[0]):
+    read = [concat] if concat is not None else []
+    left = [*read, *(u.node for u in moved.values())]
+    for node in {id(n): n for n in left}.values():  # a Concat may read one up-sampling twice
+        if not node.outputs[0].outputs and not graph.is_output(node.outputs[0]):
             graph.remove(node)
     return len(moved)
 

@@ -101,3 +101,11 @@ def test_without_samples_it_asks_for_data():
     graph = parse_graph(NET)
     with pytest.raises(UsageError, match="--data"):
         run_pass(Calibrate(), graph, Context(ORT), [])
+
+
+@pytest.mark.parametrize(("method", "noted"), [("minmax", True), ("percentile", False)])
+def test_a_percentile_that_counts_for_nothing_is_noted(method, noted):
+    graph = parse_graph(NET)
+    context = Context(ORT, inputs=INPUTS, fit=samples())
+    record = run_pass(Calibrate(method=method, percentile=99.0), graph, context, [])
+    assert ("percentile=99 has no effect with method=minmax" in [why for _, why in record.notes]) is noted

@@ -429,3 +429,10 @@ def test_ort_runs_contrib_operators_in_half():
     record = run_pass(ConvertFp16(), graph, surroundings(graph), [])
     assert record.counts["nodes in float16"] == 2
     assert np.isfinite(OrtSession(graph.to_proto()).run(random_feeds(graph))["y"]).all()
+
+
+def test_keep_io_false_without_fp16_is_noted():
+    _, _, record = converted(NET, precision="fp32", keep_io=False)
+    assert not record.changed
+    assert "keep_io=false goes with precision fp16" in record.notes[0][1]
+    assert not converted(NET, precision="fp32")[2].notes

@@ -127,3 +127,18 @@ def test_a_range_that_calibration_did_not_see_is_named():
     context.put(CalibrationTable())
     with pytest.raises(UsageError, match="no range for tensor"):
         run_pass(InsertQDQ(), graph, context, [])
+
+
+def test_what_only_a_nested_graph_reads_is_quantized_outside_of_it():
+    before, graph, _, data = quantized("""(float[1,3,16,16] x) => (float[1,8,16,16] y)
+        <float[8,3,3,3] s, float[8,8,1,1] w, bool c = {1}> {
+        a = Conv <pads = [1, 1, 1, 1]> (x, s)
+        b = Relu (a)
+        d = Conv (b, w)
+        e = Relu (d)
+        y = If (c) <then_branch = t () => (float[1,8,16,16] p) { p = Neg (e) },
+            else_branch = f () => (float[1,8,16,16] q) { q = Abs (e) }> }""")
+    assert graph.producer(list(graph.nodes_of("Conv"))[1].inputs[1]).op == "DequantizeLinear"
+    feeds = next(iter(data)).feeds
+    wanted, got = (outputs_of(g, feeds)["y"] for g in (before, graph))
+    np.testing.assert_allclose(got, wanted, atol=0.05 * np.abs(wanted).max())

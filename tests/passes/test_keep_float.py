@@ -171,3 +171,8 @@ def test_where_no_sqnr_suffices_the_budget_starts_anew():
     record = run_pass(KeepFloat(sqnr=900, most=0.5), graph, context, [])
     assert "900 dB were asked for" in record.notes[0][1]
     assert context.get(FloatNodes).names == ()
+
+
+def test_given_nodes_that_are_not_there_are_named():
+    with pytest.raises(UsageError, match="no node writes a tensor 'nope' at this place"):
+        searched(broken=False, nodes=("nope",))

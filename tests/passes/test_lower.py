@@ -132,3 +132,14 @@ def test_softmax_whose_samples_show_subnormal_numbers_is_clipped(gain, ops):
 def test_targets_that_gain_nothing_are_left_alone():
     assert_rewrites(Lower(), SILU, None)
     assert plain_context().target.contrib_silu is False
+
+
+@pytest.mark.parametrize(("head", "noted"), [("y = Conv (s, w)", 1), ("y = Mul (s, s)", 0)])
+def test_the_opset_is_noted_where_there_is_a_box_head(head, noted):
+    graph = parse_graph(
+        f"""(float[1,4,2,5] x) => (float[1,N,2,5] y) <float[1,4,1,1] w = {{0, 1, 2, 3}}> {{
+        s = Softmax <axis = 1> (x)  {head} }}""",
+        opset=11,
+    )
+    record = run_pass(Lower(), graph, Context(ORT), [])
+    assert sum("from opset 13 on" in why for _, why in record.notes) == noted

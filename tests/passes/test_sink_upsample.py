@@ -156,3 +156,13 @@ def test_macs_go_down():
     run_pass(SinkUpsample(), graph, context, [])
     context.bind(graph, PassRecord(""))
     assert context.get(Cost).total_macs == 3 * 4 * 6 + 3 * 2 * 24
+
+
+def test_a_concat_may_read_one_upsampling_twice():
+    rewrites(
+        f"(float[1,4,2,3] x) => (float[1,3,4,6] z) <{SCALES}, float[3,8,1,1] w> {{ u = Resize <{UP}> (x, , scales)"
+        f" c = Concat <axis = 1> (u, u) z = Conv (c, w) }}",
+        f"(float[1,4,2,3] x) => (float[1,3,4,6] z) <{SCALES}, {AGAIN}, float[3,4,1,1] v, float[3,4,1,1] w> {{"
+        f" p = Conv <{POINT}> (x, v) u = Resize <{UP}> (p, , scales) q = Conv <{POINT}> (x, w)"
+        f" t = Resize <{UP}> (q, , again) z = Add (u, t) }}",
+    )
