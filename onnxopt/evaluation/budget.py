@@ -63,9 +63,11 @@ class Budget:
         """Return the largest drop in the unit of the score.
 
         Raises:
-            UsageError: A share is asked for of a score that is 0.
+            UsageError: A share is asked for of a score that is 0, or more points than the score has.
         """
         if not self.relative:
+            if point == PERCENT and self.amount > 100:
+                raise UsageError(f"max drop {self} is more than there is to lose; this score has 100 points")
             return self.amount * point
         if float_score == 0:
             raise UsageError("the float model's score is 0, so a share of it is no budget; give --max-drop in points")

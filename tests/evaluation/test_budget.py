@@ -117,3 +117,10 @@ def test_few_pictures_are_warned_of():
     judge = Judge(Budget.parse("1%"), graph(), samples().take(5), None, load_metric("top1"))
     [said] = judge.verdict(graph()).warnings()
     assert "only 5 pictures judge the budget" in said
+
+
+def test_more_points_than_the_score_has_are_refused():
+    assert Budget.parse("100").allowed(0.9, 0.01) == pytest.approx(1.0)
+    assert Budget.parse("500").allowed(0.9, 1.0) == 500  # of a metric of the user's own
+    with pytest.raises(UsageError, match=r"max drop 500\.0 is more than there is to lose"):
+        Budget.parse("500").allowed(0.9, 0.01)
