@@ -10,7 +10,9 @@ collect_ignore = ["plugin"]  # a project of its own; test_plugin.py installs it 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="Run the tests that take seconds, too.")
-    parser.addoption("--arm", metavar="FOLDER", help="With an arm64 Python, as tests/targets/arm_python.sh makes it.")
+    parser.addoption(
+        "--emulate", metavar="FOLDER", help="Run other machines' tests: what tests/targets/emulate.sh made."
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

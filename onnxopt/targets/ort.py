@@ -19,8 +19,8 @@ That is x86 with VNNI instructions. Elsewhere the optimizer fuses alike, and the
 7. x86 without VNNI adds pairs of products uint8 * int8 in 16 bits, which saturate: 2 * 255 * 127 > 32767. Weights end
    at 64, for 2 * 255 * 64 does not.
 8. On ARM int8 activations keep all fusions (`QDQIsInt8Allowed` is true there), and the kernels for weights without
-   zero point take them as they are: uint8 ones are turned into int8 first, or have no such kernel at all. They keep a
-   zero point, for a Relu is redundant only before a Q whose zero point is the smallest code.
+   zero point take them as they are: uint8 ones are turned into int8 first. They keep a zero point, for a Relu is
+   redundant only before a Q whose zero point is the smallest code.
 """
 
 from dataclasses import replace

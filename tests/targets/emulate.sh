@@ -1,7 +1,7 @@
 #!/bin/sh
-# Make FOLDER/python: an arm64 Python 3.11 with numpy and ONNX Runtime 1.23.0, run by qemu. Debian 12, no root needed.
-# Usage: arm_python.sh FOLDER, then pytest --slow --arm FOLDER tests/targets/test_ort_arm.py
-# Later versions of ONNX Runtime crash under qemu 7.2.
+# Put into FOLDER what runs ONNX Runtime as on other machines: qemu for x86 without VNNI, and `python`, an arm64 Python
+# 3.11 with numpy and ONNX Runtime 1.23.0 (1.31 crashes under qemu 7.2). For Debian 12; no root needed.
+# Usage: emulate.sh FOLDER, then pytest --slow --emulate FOLDER tests/targets/test_ort_emulated.py
 set -eu
 mkdir -p "$1/debs/lists/partial" "$1/debs/cache/archives/partial" "$1/qemu" "$1/sysroot" "$1/wheels" "$1/site"
 folder=$(cd "$1" && pwd)
