@@ -5,6 +5,8 @@
 3. `placement.emit` writes the pairs.
 """
 
+import numpy as np
+
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.recovery.reference import FloatModel
 from onnxopt.analysis.shapes import Shapes
@@ -15,6 +17,7 @@ from onnxopt.graph import label
 from onnxopt.placement import FloatNodes, emit, plan
 from onnxopt.placement.reference import fake_quantized
 from onnxopt.placement.retarget import is_pair, why_left
+from onnxopt.placement.tail import FEATURE_OPS
 
 
 class InsertQDQ(Pass):
@@ -48,7 +51,7 @@ class InsertQDQ(Pass):
             context.note(where, reason)
         context.put(FloatModel(graph.copy()))
         if not placement.weights:
-            context.note(graph.source, "nothing to quantize: no weighted operator that the target runs in int8")
+            context.note(graph.source, f"nothing to quantize: {_why_nothing(graph)}")
             return False
         given = context.get(GivenRanges) if context.has(GivenRanges) else None
         emit(graph, context.target, placement, context.get(CalibrationTable), given)
@@ -59,6 +62,13 @@ class InsertQDQ(Pass):
     def reference(self, before: Graph, after: Graph) -> Graph | None:  # noqa: ARG002
         """The same rounding spelled out in float operators."""
         return fake_quantized(after)
+
+
+def _why_nothing(graph: Graph) -> str:
+    weights = [graph.constant(t) for n in graph.nodes_of(*FEATURE_OPS) for t in n.inputs[1:2]]
+    if any(w is not None and w.dtype == np.float16 for w in weights):
+        return "its weights are float16; give the float32 export"
+    return "no weighted operator that the target runs in int8"
 
 
 def _refuse_pairs(graph: Graph) -> None:

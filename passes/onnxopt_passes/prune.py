@@ -30,6 +30,7 @@ from onnxopt.analysis.channels.selection import (
 from onnxopt.evaluation.agreement import DistanceSums
 from onnxopt.evaluation.parts import output_parts
 from onnxopt.graph import Array
+from onnxopt.placement.retarget import is_pair
 from onnxopt.runtime.ort import OrtSession
 
 KEY = "onnxopt.prune"
@@ -89,6 +90,8 @@ class Prune(Pass):
         context.resolve(align=align)
         found = context.get(ChannelGroups)
         groups = self._in_scope(found, context)
+        if not found.groups and any(is_pair(n) for n in graph.walk()):
+            context.note(graph.source, "its weights are 8-bit codes, which are not pruned; run strip-qdq before")
         scores = {n: s for n, s in score_groups(graph, found, self.criterion).items() if n in {g.name for g in groups}}
         if self.ratio is not None:
             counts = {g.name: nearest_count(g, g.size * (1 - self.ratio), align) for g in groups}

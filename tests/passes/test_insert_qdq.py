@@ -142,3 +142,11 @@ def test_what_only_a_nested_graph_reads_is_quantized_outside_of_it():
     feeds = next(iter(data)).feeds
     wanted, got = (outputs_of(g, feeds)["y"] for g in (before, graph))
     np.testing.assert_allclose(got, wanted, atol=0.05 * np.abs(wanted).max())
+
+
+def test_half_precision_is_the_reason_why_nothing_is_quantized():
+    graph = parse_graph("(float16[1,8,4,4] x) => (float16[1,8,4,4] y) <float16[8,8,1,1] w> { y = Conv (x, w) }")
+    context = Context(ORT, fit=None)
+    context.put(CalibrationTable())
+    record = run_pass(InsertQDQ(), graph, context, [])
+    assert "its weights are float16; give the float32 export" in record.notes[-1][1]

@@ -187,3 +187,13 @@ def test_reference_masks_the_original():
     twice = Prune(ratio=0.5).reference(graph, again)
     np.testing.assert_allclose(outputs_of(again, feeds)["y"], outputs_of(twice, feeds)["y"], atol=1e-5)
     assert Prune(ratio=0.5).reference(again, again) is None
+
+
+def test_a_quantized_model_is_not_pruned_and_that_is_said():
+    graph = parse_graph("""(float[1,8,4,4] x) => (float[1,8,4,4] y)
+        <int8[16,8,1,1] v, int8[8,16,1,1] w, float s = {0.1}, int8 z = {0}> {
+        a = DequantizeLinear (v, s, z)  b = Conv (x, a)  c = Relu (b)
+        d = DequantizeLinear (w, s, z)  y = Conv (c, d) }""")
+    record = run_pass(Prune(ratio=0.5), graph, plain_context(), [])
+    assert not record.changed
+    assert any("run strip-qdq before" in why for _, why in record.notes)
