@@ -30,8 +30,8 @@ NET = """(float[1,16,12,12] x) => (float[1,16,4,4] y)
 INPUTS = (InputSpec("x", (1, 16, 12, 12), np.dtype(np.float32)),)
 
 
-def recovered(target=ORT, *, data=12, percentile=90.0, **options):
-    graph = parse_graph(NET)
+def recovered(target=ORT, *, net=NET, data=12, percentile=90.0, **options):
+    graph = parse_graph(net)
     graph.name_nodes()
     fit, holdout = synthetic(INPUTS, data).split_holdout() if data else (None, None)
     context = Context(target, inputs=INPUTS, fit=fit or synthetic(INPUTS, 4), holdout=holdout)
@@ -76,6 +76,15 @@ def test_without_samples_to_judge_on_nothing_is_done():
     _, record = recovered(data=0)
     assert not record.changed
     assert "no samples" in record.notes[0][1]
+
+
+def test_a_nested_graph_may_read_weights_of_the_outer_one():
+    branches = "then_branch = one () => (float[1,16,4,4] t) { t = Conv (f, w4) }, " + (
+        "else_branch = two () => (float[1,16,4,4] o) { o = Conv (f, w4) }"
+    )
+    net = NET.replace("y = Conv (f, w4)", f"g = Conv (f, w4)  h = If (yes) <{branches}>  y = Add (g, h)")
+    _, record = recovered(OPENVINO, net=net.replace("float[16] b>", "float[16] b, bool yes = {1}>"))
+    assert "bias" in record.options["steps"]
 
 
 def test_a_model_that_came_quantized_keeps_its_weights():

@@ -34,6 +34,7 @@ class Walk:
         self._nodes = [graph.nodes[i] for i in order]
         self._protos = [self._model.graph.node[i] for i in order]
         self._live: list[dict[str, Array]] = [dict(s) for s in samples]
+        self._constants = {t.name: t for n in graph.walk() for t in n.inputs if isinstance(t, Constant)}
         self._keep = set(keep)
         self._optimized, self._threads = optimized, threads
         self._done = 0
@@ -79,8 +80,8 @@ class Walk:
     def _piece(self, stop: int, names: Sequence[str]) -> onnx.ModelProto:
         """The nodes from here to `stop` as a model of their own."""
         nodes = self._nodes[self._done : stop]
-        constants = {t.name: t for n in nodes for t in n.inputs if isinstance(t, Constant)}
         read = {name for n in nodes for name in _reads(n)}
+        constants = {name: t for name, t in self._constants.items() if name in read}
         inputs = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None)
             for name, value in self._live[0].items()
