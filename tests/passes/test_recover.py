@@ -79,11 +79,10 @@ def test_without_samples_to_judge_on_nothing_is_done():
 
 
 def test_a_nested_graph_may_read_weights_of_the_outer_one():
-    branches = "then_branch = one () => (float[1,16,4,4] t) { t = Conv (f, w4) }, " + (
-        "else_branch = two () => (float[1,16,4,4] o) { o = Conv (f, w4) }"
-    )
+    branches = "then_branch = one () => (t) { t = Conv (f, w5) }, else_branch = two () => (o) { o = Conv (f, w5) }"
     net = NET.replace("y = Conv (f, w4)", f"g = Conv (f, w4)  h = If (yes) <{branches}>  y = Add (g, h)")
-    _, record = recovered(OPENVINO, net=net.replace("float[16] b>", "float[16] b, bool yes = {1}>"))
+    net = net.replace("float[16] b>", "float[16] b, float[16,16,3,3] w5, bool yes = {1}>")
+    _, record = recovered(OPENVINO, net=net)
     assert "bias" in record.options["steps"]
 
 
