@@ -79,9 +79,9 @@ def test_without_samples_to_judge_on_nothing_is_done():
 
 
 def test_a_nested_graph_may_read_weights_of_the_outer_one():
-    branches = "then_branch = one () => (t) { t = Conv (f, w5) }, else_branch = two () => (o) { o = Conv (f, w5) }"
-    net = NET.replace("y = Conv (f, w4)", f"g = Conv (f, w4)  h = If (yes) <{branches}>  y = Add (g, h)")
-    net = net.replace("float[16] b>", "float[16] b, float[16,16,3,3] w5, bool yes = {1}>")
+    branches = "then_branch = one () => (t) { t = Mul (f, gain) }, else_branch = two () => (o) { o = Mul (f, gain) }"
+    net = NET.replace("y = Conv (f, w4)", f"g = If (yes) <{branches}>  h = Relu (g)  y = Conv (h, w4)")
+    net = net.replace("float[16] b>", "float[16] b, float[16,1,1] gain, bool yes = {1}>")
     _, record = recovered(OPENVINO, net=net)
     assert "bias" in record.options["steps"]
 
