@@ -78,6 +78,7 @@ def _sweep(
         values = session.run(sample.feeds, inner) if inner else {}
         for name in names:
             statistics[name].update(sample.feeds[name] if name in inputs else values[name], images=1)
+        del values  # before the next run makes as many again
         count += 1
     if not count:
         raise UsageError("calibration needs at least one sample; none was given")
