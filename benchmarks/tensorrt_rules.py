@@ -11,15 +11,15 @@ Models run in a process of their own each and are given up after `--limit` secon
 """
 
 import math
-import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import workbench
-from workbench import markdown, number
+from workbench import each_alone, markdown, number
 
 from onnxopt import Graph, model_io, optimize
 from onnxopt.analysis.half.judge import judged
@@ -40,7 +40,7 @@ HELD_OUT_SEED = 7
 HEADER = ("model", "pairs", "int8 MACs", "findings", "SQNR, dB", "seconds")
 
 
-def figures(file: Path, passes: str, samples: int) -> dict[str, Any]:
+def figures(passes: str, samples: int, file: Path) -> dict[str, Any]:
     """Quantize one model and look at the result."""
     start = time.monotonic()
     try:
@@ -86,16 +86,6 @@ def _values(graph: Graph, names: Sequence[str], feeds: Any) -> dict[str, Array]:
     return OrtSession(expose(graph, names).to_proto(), optimized=False).run(feeds, names)
 
 
-def run(files: Iterable[Path], passes: str, samples: int, limit: float) -> Iterable[dict[str, Any]]:
-    """The figures of each file; of those that take longer than `limit` seconds, that they do."""
-    for file in files:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            try:
-                yield pool.apply_async(figures, (file, passes, samples)).get(limit)
-            except multiprocessing.TimeoutError:
-                yield {"model": file.stem, "failed": f"not done in {limit:g} s"}
-
-
 def row(found: dict[str, Any]) -> tuple[str, ...]:
     """One line of the table."""
     if "failed" in found:
@@ -121,7 +111,8 @@ def main() -> None:
     print(f"{workbench.describe_machine(facts)}; passes {options.passes}, {options.samples} made-up samples\n")
     subjects = workbench.find_subjects(options, workbench.SUBJECTS) if options.only or not options.files else []
     everything = []
-    for found in run([*(s.file for s in subjects), *options.files], options.passes, options.samples, options.limit):
+    job = partial(figures, options.passes, options.samples)
+    for found in each_alone(job, [*(s.file for s in subjects), *options.files], options.limit):
         everything.append(found)
         workbench.say(" | ".join(row(found)))
         for text in found.get("findings", ()):

@@ -14,10 +14,11 @@ What is missing is named on stderr and left out; the rest runs.
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,6 +168,18 @@ def _subject(name: str, row: Row, root: Path) -> Subject:
     if calibration is None:
         say(f"{name}: calibrated on made-up pictures" + (f"; {row.calibration} is missing" if row.calibration else ""))
     return Subject(name, root / row.file, calibration, evaluation, row.preprocess, row.metric)
+
+
+def each_alone(
+    figures: Callable[[Path], dict[str, Any]], files: Iterable[Path], limit: float
+) -> Iterable[dict[str, Any]]:
+    """The figures of each file, from a process of its own; of those that take over `limit` seconds, that they do."""
+    for file in files:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            try:
+                yield pool.apply_async(figures, (file,)).get(limit)
+            except multiprocessing.TimeoutError:
+                yield {"model": file.stem, "failed": f"not done in {limit:g} s"}
 
 
 def say(text: str) -> None:

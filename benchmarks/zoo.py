@@ -8,15 +8,13 @@ on pictures. Latencies are those of onnxopt's own guard: float and int8 open in 
 Models run in a process of their own each and are given up after `--limit` seconds.
 """
 
-import argparse
-import multiprocessing
 import time
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import workbench
-from workbench import markdown, number
+from workbench import each_alone, markdown, number
 
 from onnxopt import optimize
 from onnxopt.errors import OnnxoptError
@@ -24,7 +22,7 @@ from onnxopt.errors import OnnxoptError
 HEADER = ("model", "float, ms", "int8, ms", "faster by", "int8 MACs", "SQNR, dB", "handed back")
 
 
-def figures(file: Path, target: str, samples: int) -> dict[str, Any]:
+def figures(target: str, samples: int, file: Path) -> dict[str, Any]:
     """Quantize one model; what its report says."""
     start = time.monotonic()
     try:
@@ -44,16 +42,6 @@ def figures(file: Path, target: str, samples: int) -> dict[str, Any]:
         "reason": stage.reason,
         "seconds": time.monotonic() - start,
     }
-
-
-def run(options: argparse.Namespace, files: Iterable[Path]) -> Iterable[dict[str, Any]]:
-    """The figures of each file; of those that take longer than the limit, that they do."""
-    for file in files:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            try:
-                yield pool.apply_async(figures, (file, options.target, options.samples)).get(options.limit)
-            except multiprocessing.TimeoutError:
-                yield {"model": file.stem, "failed": f"not done in {options.limit:g} s"}
 
 
 def row(found: dict[str, Any]) -> tuple[str, ...]:
@@ -83,7 +71,8 @@ def main() -> None:
     print(f"{workbench.describe_machine(facts)}; target {options.target}, {options.samples} made-up samples\n")
     subjects = workbench.find_subjects(options, workbench.SUBJECTS) if options.only or not options.files else []
     everything = []
-    for found in run(options, [*(s.file for s in subjects), *options.files]):
+    job = partial(figures, options.target, options.samples)
+    for found in each_alone(job, [*(s.file for s in subjects), *options.files], options.limit):
         everything.append(found)
         workbench.say(" | ".join(row(found)))
     print(markdown(HEADER, map(row, everything)))

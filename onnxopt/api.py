@@ -23,6 +23,7 @@ from onnxopt.calibration.store import TableFile
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation import health, measure
+from onnxopt.evaluation.agreement import worst_sqnr
 from onnxopt.evaluation.budget import Budget, Judge, Verdict
 from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.evaluation.metrics import Metric, load_metric, score
@@ -272,7 +273,7 @@ class _Run:
         """See whether the target runs the model as it came, and with the outputs that ONNX defines."""
         try:
             got = runtime.open(self.original.to_proto()).run(feeds)
-            likeness = measure.likeness(wanted, got) if is_quantized(self.original) else UNLIKE
+            likeness = worst_sqnr([wanted], [got]) if is_quantized(self.original) else UNLIKE
             if likeness < UNLIKE:
                 self.warnings.append(
                     f"{self.target.name} gives other outputs for the model as given than ONNX Runtime "

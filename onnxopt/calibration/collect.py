@@ -47,24 +47,25 @@ def collect(
     statistics = {
         name: TensorStatistics(name, histogram=histogram, bounds=bounds) for name, bounds in plan.measured.items()
     }
-    for names in _portions(list(plan.measured), shapes, memory):
+    for names in portions(list(plan.measured), shapes, memory):
         _sweep(graph, names, samples, statistics, threads)
     for derivation in plan.derived:
         statistics[derivation.name] = derivation.apply([statistics[s] for s in derivation.sources])
     return statistics
 
 
-def _portions(names: Sequence[str], shapes: Shapes, memory: int) -> list[list[str]]:
-    portions: list[list[str]] = []
+def portions(names: Sequence[str], shapes: Shapes, memory: int = MEMORY) -> list[list[str]]:
+    """Names in groups whose values together, one sample's, stay below `memory` bytes; larger ones alone."""
+    groups: list[list[str]] = []
     room = 0
     for name in names:
         size = shapes.nbytes(name)
-        if not portions or size > room:
-            portions.append([])
+        if not groups or size > room:
+            groups.append([])
             room = memory
-        portions[-1].append(name)
+        groups[-1].append(name)
         room -= size
-    return portions
+    return groups
 
 
 def _sweep(

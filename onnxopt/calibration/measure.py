@@ -57,8 +57,9 @@ def measure_ranges(
     table = CalibrationTable()
     table.statistics = statistics
     sources = {d.name: d.sources for d in plan.derived}
-    scheme = Scheme(target.activation.dtype, target.activation.symmetric)
     for name, seen in statistics.items():
+        kind = target.format_from(min(0.0, seen.minimum))
+        scheme = Scheme(kind.dtype, kind.symmetric)
         method = ranging.method
         if method == "auto":
             method, chosen = best_method(seen, percentile=ranging.percentile, scheme=scheme)

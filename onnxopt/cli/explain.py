@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from onnxopt.cli.options import json_option, model_argument, shape_option
+from onnxopt.cli.options import inputs_if_known, json_option, model_argument, shape_option
 
 
 @click.command()
@@ -19,20 +19,12 @@ def explain(*, model: Path, target: str, shapes: tuple[str, ...], as_json: bool)
     Reads back what the target's runtime makes of the model, whoever quantized it. For a target that cannot run here
     the graph is checked against the runtime's documented rules.
     """
-    from onnxopt.errors import UsageError
-    from onnxopt.evaluation.inputs import parse_input_shapes, resolve_inputs
     from onnxopt.model_io import load
     from onnxopt.registry import load_target
     from onnxopt.report.explain import explain_model, explanation_text
 
     table = load_target(target)
     graph = load(model)
-    overrides = parse_input_shapes(shapes, graph)
-    try:
-        inputs, notes = resolve_inputs(graph, overrides)
-    except UsageError as error:
-        if overrides:
-            raise
-        inputs, notes = None, [str(error)]  # kernels can be read back at any size
+    inputs, notes = inputs_if_known(graph, shapes)
     facts = explain_model(graph, table, inputs, notes)
     click.echo(json.dumps(facts.to_dict(), indent=2, ensure_ascii=False) if as_json else explanation_text(facts))

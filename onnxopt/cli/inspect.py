@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from onnxopt.cli.options import json_option, model_argument, shape_option
+from onnxopt.cli.options import inputs_if_known, json_option, model_argument, shape_option
 
 
 @click.command()
@@ -19,20 +19,12 @@ def inspect(*, model: Path, target: str, shapes: tuple[str, ...], as_json: bool)
     Inputs, outputs, size, parameters, MACs and operators; what is prunable and quantizable, and why the rest is
     not. The model is taken as it stands; `run` simplifies it before it quantizes, which may reach more.
     """
-    from onnxopt.errors import UsageError
-    from onnxopt.evaluation.inputs import parse_input_shapes, resolve_inputs
     from onnxopt.model_io import load
     from onnxopt.registry import load_target
     from onnxopt.report.inspect import facts_text, inspect_model
 
     table = load_target(target)
     graph = load(model)
-    overrides = parse_input_shapes(shapes, graph)
-    try:
-        inputs, notes = resolve_inputs(graph, overrides)
-    except UsageError as error:
-        if overrides:
-            raise
-        inputs, notes = None, [str(error)]  # a model that does not run can still be looked at
+    inputs, notes = inputs_if_known(graph, shapes)
     facts = inspect_model(graph, model.stat().st_size, table, inputs, notes)
     click.echo(json.dumps(facts.to_dict(), indent=2, ensure_ascii=False) if as_json else facts_text(facts))

@@ -43,6 +43,20 @@ def sized_inputs(graph: "Graph", shapes: Sequence[str]) -> "tuple[InputSpec, ...
     return inputs
 
 
+def inputs_if_known(graph: "Graph", shapes: Sequence[str]) -> "tuple[tuple[InputSpec, ...] | None, list[str]]":
+    """The same for commands that have something to say without them: None where they cannot be told; and notes."""
+    from onnxopt.errors import UsageError
+    from onnxopt.evaluation.inputs import parse_input_shapes, resolve_inputs
+
+    overrides = parse_input_shapes(shapes, graph)
+    try:
+        return resolve_inputs(graph, overrides)
+    except UsageError as error:
+        if overrides:
+            raise
+        return None, [str(error)]
+
+
 def chosen_data(
     graph: "Graph", inputs: "Sequence[InputSpec]", data: str | None, preprocess: str | None, samples: int | None
 ) -> "Dataset":

@@ -10,7 +10,7 @@ Scores of few pictures are noisy; agreement with the model before is not, since 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,6 +91,20 @@ def _decibels(signal: float, error: float) -> float:
         return math.inf
     ratio = signal / error
     return 10 * math.log10(ratio) if ratio > 0 else (-math.inf if ratio == 0 else math.nan)
+
+
+def worst_sqnr(references: Sequence[Feeds], others: Sequence[Feeds]) -> float:
+    """SQNR in dB of the float output that suffers most; infinite where all are equal or none is float."""
+    worst = np.inf
+    for name, values in references[0].items():
+        if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+            continue
+        sums = DistanceSums()
+        for reference, other in zip(references, others, strict=True):
+            sums.update(reference[name], other[name])
+        sqnr = sums.result().sqnr_db
+        worst = min(worst, sqnr if np.isfinite(sqnr) or sqnr > 0 else -np.inf)
+    return float(worst)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ quoted in percent; 1 of a metric of the user's own). The point estimate decides;
 import math
 import re
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -191,14 +192,18 @@ class Judge:
         model = graph.to_proto()
         return self._runtime.open(model) if self._runtime is not None else OrtSession(model, optimized=False)
 
+    @cached_property
+    def _float_session(self) -> Session:
+        return self._opened(self._reference)
+
     def _standing(self, graph: Graph) -> _Standing:
         session = self._opened(graph)
         if self._metric is not None:
             result = score(self._metric, session.run, self._samples)
             return _Standing(self._metric.name, result.value, result.count, result)
-        reference, likeness = self._opened(self._reference), Likeness(self._reference.metadata)
+        likeness = Likeness(self._reference.metadata)
         for sample in self._samples:
-            likeness.update(reference.run(sample.feeds), session.run(sample.feeds), sample)
+            likeness.update(self._float_session.run(sample.feeds), session.run(sample.feeds), sample)
         evidence = likeness.evidence()
         value = float(evidence.values(np.ones((1, evidence.pictures), np.int64))[0])
         return _Standing(likeness.name, value, evidence.pictures, evidence)

@@ -10,7 +10,6 @@ from onnxopt.analysis.cost import Cost
 from onnxopt.data import InputSpec, Sample
 from onnxopt.errors import OptimizationError
 from onnxopt.evaluation.agreement import Comparison as AgreementSums
-from onnxopt.evaluation.agreement import DistanceSums
 from onnxopt.graph import Array, Graph
 from onnxopt.model_io import PROTOBUF_LIMIT
 from onnxopt.pass_api import Context
@@ -110,19 +109,6 @@ def quality(
 
 def _numbers(outputs: dict[str, Array]) -> dict[str, Array]:
     return {k: v for k, v in outputs.items() if isinstance(v, np.ndarray) and v.dtype.kind in "fiub"}
-
-
-def likeness(wanted: dict[str, Array], got: dict[str, Array]) -> float:
-    """SQNR in dB of the float output that differs most; infinite where none can be compared."""
-    worst = np.inf
-    for name, values in _numbers(wanted).items():
-        other = got.get(name)
-        if values.dtype.kind == "f" and isinstance(other, np.ndarray) and other.shape == values.shape:
-            sums = DistanceSums()
-            sums.update(values, other)
-            found = sums.result().sqnr_db
-            worst = min(worst, found) if np.isfinite(found) else worst
-    return float(worst)
 
 
 def check_finite(name: str, wanted: Array, got: Array) -> None:

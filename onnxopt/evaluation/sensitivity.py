@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnxopt.calibration.table import CalibrationTable
-from onnxopt.evaluation.agreement import DistanceSums
+from onnxopt.evaluation.agreement import worst_sqnr
 from onnxopt.graph import Array, Graph, Variable
 from onnxopt.placement import Placement
 from onnxopt.placement.emit import group_parameters
@@ -47,20 +47,6 @@ def lone_sqnr(
         runs = [session.run({**f, SWITCH: switches}, wanted) for f in feeds]
         out[group] = worst_sqnr(references, runs)
     return out
-
-
-def worst_sqnr(references: Sequence[Mapping[str, Array]], others: Sequence[Mapping[str, Array]]) -> float:
-    """SQNR in dB of the float output that suffers most; infinite where all are equal or none is float."""
-    worst = np.inf
-    for name, values in references[0].items():
-        if values.dtype.kind != "f":
-            continue
-        sums = DistanceSums()
-        for reference, other in zip(references, others, strict=True):
-            sums.update(reference[name], other[name])
-        sqnr = sums.result().sqnr_db
-        worst = min(worst, sqnr if np.isfinite(sqnr) or sqnr > 0 else -np.inf)
-    return float(worst)
 
 
 def _switched(

@@ -53,7 +53,8 @@ class Equalize(Pass):
         keep = self.keep if self.keep is not None else self._helps(graph, context)
         context.resolve(keep=keep)
         count = equalize(graph, pairs) if keep else 0
-        context.count("channels scaled", count)
+        if count:
+            context.count("channels scaled", count)
         return count > 0
 
     def _helps(self, graph: Graph, context: Context) -> bool:

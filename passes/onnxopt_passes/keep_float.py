@@ -23,8 +23,9 @@ from onnxopt.calibration.measure import Ranging
 from onnxopt.calibration.store import complete
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import UsageError
+from onnxopt.evaluation.agreement import worst_sqnr
 from onnxopt.evaluation.budget import Judge
-from onnxopt.evaluation.sensitivity import lone_sqnr, worst_sqnr
+from onnxopt.evaluation.sensitivity import lone_sqnr
 from onnxopt.graph import label
 from onnxopt.placement import FloatNodes, Placement, emit, plan
 from onnxopt.placement.tail import FEATURE_OPS

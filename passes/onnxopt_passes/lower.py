@@ -28,7 +28,7 @@ For a target with `slow_subnormals`:
    than one in a thousand of them in a Softmax that a MatMul reads, a Clip raises them to 2^-126.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ from onnxopt.analysis.shapes import Shapes
 from onnxopt.analysis.silu_probe import faster_form
 from onnxopt.analysis.upsampling import repeats
 from onnxopt.calibration.collect import expose
+from onnxopt.data import Sample
 from onnxopt.graph import Array, is_standard
 from onnxopt.placement import plan
 from onnxopt.placement.tail import is_expectation
@@ -186,12 +187,17 @@ def _largest(graph: Graph, names: list[str], context: Context) -> dict[str, floa
     """Largest magnitude of some tensors on a few samples; infinite where there are no samples."""
     if not names or context.fit is None:
         return dict.fromkeys(names, np.inf)
-    session = OrtSession(expose(graph, names).to_proto())
     largest = dict.fromkeys(names, 0.0)
-    for sample in context.fit.take(LOOKS):
-        for name, values in session.run(sample.feeds, names).items():
+    for seen in _seen(graph, names, context.fit.take(LOOKS)):
+        for name, values in seen.items():
             largest[name] = max(largest[name], float(np.abs(values).max()))
     return largest
+
+
+def _seen(graph: Graph, names: list[str], samples: Iterable[Sample]) -> Iterator[dict[str, Array]]:
+    """Values of some tensors, sample by sample."""
+    session = OrtSession(expose(graph, names).to_proto())
+    return (session.run(sample.feeds, names) for sample in samples)
 
 
 def _box_heads(graph: Graph, context: Context) -> Iterator[tuple[Node, Node]]:
@@ -245,12 +251,11 @@ def _sides_first(graph: Graph, softmax: Node, conv: Node) -> Tensor:
 
 def _raise_subnormals(graph: Graph, context: Context) -> int:
     found = [n for n in graph.nodes_of("Softmax") if _matmul_reads(graph, n)]
-    if not found or context.fit is None or context.cannot_run or graph.opset < 12:
+    if not found or context.fit is None or graph.opset < 12:
         return 0
     names = [n.outputs[0].name for n in found]
-    session = OrtSession(expose(graph, names).to_proto())
     count = 0
-    seen = session.run(next(iter(context.fit.take(1))).feeds, names)
+    seen = next(_seen(graph, names, context.fit.take(1)))
     for node in found:
         values = seen[node.outputs[0].name]
         if values.dtype != np.float32 or np.mean((values > 0) & (values < SMALLEST)) <= SUBNORMAL_SHARE:

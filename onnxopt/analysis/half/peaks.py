@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from onnxopt.analysis.shapes import Shapes
-from onnxopt.calibration.collect import MEMORY, expose
+from onnxopt.calibration.collect import expose, portions
 from onnxopt.data import Feeds
 from onnxopt.graph import Array, Graph
 from onnxopt.runtime.ort import OrtSession
@@ -39,7 +39,7 @@ def peaks(
     largest = dict.fromkeys(names, 0.0)
     for feeds in samples:
         _raise(largest, {name: feeds[name] for name in names if name in given})
-        for portion in _portions(inner, shapes):
+        for portion in portions(inner, shapes):
             _raise(largest, session.run(feeds, portion))
     return largest
 
@@ -52,19 +52,6 @@ def _raise(largest: dict[str, float], values: Mapping[str, Array]) -> None:
                 finite = array[np.isfinite(array)]
                 high, low = float(finite.max(initial=0.0)), float(finite.min(initial=0.0))
             largest[name] = max(largest[name], high, -low)
-
-
-def _portions(names: Iterable[str], shapes: Shapes) -> list[list[str]]:
-    portions: list[list[str]] = []
-    room = 0
-    for name in names:
-        size = shapes.nbytes(name)
-        if not portions or size > room:
-            portions.append([])
-            room = MEMORY
-        portions[-1].append(name)
-        room -= size
-    return portions
 
 
 def to_half(values: Array) -> Array:
