@@ -63,13 +63,13 @@ BARS = {"mobilenet_v2": Bar(0.7, 0.94, 18.0), "yolox_nano": Bar(1.0), "yolo11n_s
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to judge.
+    """A model to judge by its answers.
 
     Attributes:
         name: What tables call it.
         file: The model.
-        runtime: What runs it; None: ONNX Runtime runs it as it is written.
-        ours: Whether the bar is for it.
+        runtime: What runs it; None: ONNX Runtime runs it as it is written, all graph optimizations off.
+        ours: Whether onnxopt made it.
     """
 
     name: str
@@ -82,11 +82,33 @@ class Candidate:
         """The runtime, for people."""
         return self.runtime.version if self.runtime is not None else "as written"
 
-    def open(self, threads: int) -> Session:
+    def open(self, threads: int = 1) -> Session:
         """Load it."""
         if self.runtime is None:
             return OrtSession(self.file, threads=threads, optimized=False)
         return self.runtime.open(self.file, threads=threads)
+
+
+def candidates_for(model: Path, targets: Sequence[str], folder: Path, **options: Any) -> list[Candidate]:
+    """The float model, and what onnxopt makes of it for each target; what fails is named and left out.
+
+    Args:
+        model: The float model.
+        targets: Names.
+        folder: Where models go.
+        options: Of `optimize`, `passes` and `data` among them.
+    """
+    candidates = [Candidate("float", model, OrtRuntime())]
+    for target in targets:
+        file = folder / f"{target}.onnx"
+        try:
+            # Whether int8 is faster here does not matter: what is judged are its answers.
+            optimize(model, target=target, keep_anyway=True, **options).save(file)
+        except OnnxoptError as error:
+            workbench.say(f"not measured: {model.stem} for {target}; onnxopt failed: {error}")
+            continue
+        candidates.append(Candidate(f"onnxopt, {target}", file, load_runtime(load_target(target)), ours=True))
+    return candidates
 
 
 @dataclass
@@ -100,20 +122,10 @@ class Judged:
 
 
 def build(subject: Subject, passes: str, targets: Sequence[str], samples: int, folder: Path) -> list[Candidate]:
-    """Make the candidates, the float model first; what fails is named and left out."""
-    candidates = [Candidate("float", subject.file, OrtRuntime())]
-    for target in targets:
-        file = folder / f"{target}.onnx"
-        data = subject.samples(samples)
-        try:
-            # Whether int8 is faster here does not matter: what is judged is what it loses.
-            optimize(subject.file, passes, target=target, data=data, keep_anyway=True).save(file)
-        except OnnxoptError as error:
-            workbench.say(f"not measured: {subject.name} for {target}; onnxopt failed: {error}")
-            continue
-        candidates.append(Candidate(f"onnxopt, {target}", file, load_runtime(load_target(target)), ours=True))
+    """Make the candidates, the float model first."""
+    made = candidates_for(subject.file, targets, folder, passes=passes, data=subject.samples(samples))
     quantize_static_candidate(subject, samples, folder / "peer.onnx")
-    return [*candidates, Candidate(ORT_NAME, folder / "peer.onnx", OrtRuntime())]
+    return [*made, Candidate(ORT_NAME, folder / "peer.onnx", OrtRuntime())]
 
 
 def judge(subject: Subject, candidates: Sequence[Candidate], threads: int, limit: int | None) -> list[dict[str, Any]]:
