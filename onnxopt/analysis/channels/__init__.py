@@ -8,8 +8,10 @@
 * `scoring`, `selection`: which ones.
 """
 
-from onnxopt.analysis.channels.cutting import cut, masked
+from onnxopt.analysis.channels.cutting import cut
+from onnxopt.analysis.channels.facts import Policy
 from onnxopt.analysis.channels.groups import ChannelGroups, Group, Member
+from onnxopt.analysis.channels.masking import masked
 from onnxopt.analysis.channels.table import RULES
 
-__all__ = ["RULES", "ChannelGroups", "Group", "Member", "cut", "masked"]
+__all__ = ["RULES", "ChannelGroups", "Group", "Member", "Policy", "cut", "masked"]

@@ -1,16 +1,14 @@
-"""Remove channels from a graph, or mask them: two ways to the same outputs.
+"""Remove channels from a graph: from weights, constants, attributes and shapes.
 
-`cut` takes them out of weights, constants, attributes and shapes. `masked` leaves the graph as it is and multiplies
-the channels by 0 wherever a node sums over them, behind the activations, because f(0) need not be 0. By
-construction both give the same outputs for any choice of channels and any weights: each is the other's test.
+By construction the outputs are those of the original with the same channels masked (`masking`), for any choice of
+channels and any weights: each is the other's test.
 """
 
 import numpy as np
 
-from onnxopt.analysis.channels.atoms import BoolArray, Kept
+from onnxopt.analysis.channels.atoms import Kept
 from onnxopt.analysis.channels.trace import Trace
-from onnxopt.analysis.shapes import Shapes, infer
-from onnxopt.graph import Graph, Node, Tensor, Variable
+from onnxopt.graph import Graph, Tensor, Variable
 
 
 def cut(graph: Graph, relations: Trace, kept: Kept) -> None:
@@ -40,10 +38,10 @@ def cut(graph: Graph, relations: Trace, kept: Kept) -> None:
 
 
 def _drop_unread(graph: Graph, tensors: list[Tensor]) -> None:
-    """Remove Constant and Identity nodes whose value was copied and is read by nobody any more."""
+    """Remove nodes whose value was copied and is read by nobody any more: Constant, Identity, shape arithmetic."""
     for tensor in tensors:
         node = graph.producer(tensor)
-        if node is None or node.op not in {"Constant", "Identity"} or tensor.outputs or graph.is_output(tensor):
+        if node is None or any(t.outputs or graph.is_output(t) for t in node.outputs):
             continue
         above = list(node.inputs)
         graph.remove(node)
@@ -57,26 +55,3 @@ def _forget_lengths(graph: Graph, relations: Trace, kept: Kept) -> None:
             for axis, atoms in relations.layouts.get(tensor.name, {}).items():
                 if isinstance(tensor, Variable) and tensor.shape is not None and not kept.all(atoms):
                     tensor.shape = [kept.count(atoms) if i == axis else d for i, d in enumerate(tensor.shape)]
-
-
-def masked(graph: Graph, relations: Trace, kept: Kept) -> Graph:
-    """Copy of the graph with channels that are not kept multiplied by 0 wherever a node sums over them."""
-    shapes = Shapes(*infer(graph))
-    copy = graph.copy()
-    nodes = list(copy.nodes)
-    for place in relations.sums:
-        if not kept.all(place.atoms):
-            node = nodes[place.node]
-            _mask(copy, node, place.input, _mask_values(place.rank, place.axis, kept.where(place.atoms)), shapes)
-    return copy
-
-
-def _mask_values(rank: int, axis: int, stays: BoolArray) -> BoolArray:
-    return stays.reshape([-1 if i == axis else 1 for i in range(rank)])
-
-
-def _mask(graph: Graph, node: Node, index: int, mask: BoolArray, shapes: Shapes) -> None:
-    tensor = node.inputs[index]
-    values = mask.astype(shapes.dtype(tensor) or np.dtype(np.float32))
-    product = graph.add_node("Mul", [tensor, values], name=f"{node.name or node.op}_mask", before=node)
-    node.inputs[index] = product.outputs[0]

@@ -4,6 +4,8 @@ Axes are aligned from the right. Two activations are tied on an axis where both 
 that is stretched is fixed; a constant is cut where its aligned axis has the channels' length.
 """
 
+from collections.abc import Sequence
+
 from onnxopt.analysis.channels.atoms import IntArray
 from onnxopt.analysis.channels.trace import Refuse, Trace
 from onnxopt.graph import Node, Tensor
@@ -31,12 +33,12 @@ def broadcast(node: Node, trace: Trace) -> None:
     rank = max(ranks.values())
     for axis in range(rank):
         here = [(i, t, axis - (rank - ranks[i])) for i, t in inputs if axis >= rank - ranks[i]]
-        found = _join(node, trace, here)
+        found = join(node, trace, here)
         if found is not None:
             trace.put(node.outputs[0], axis, found)
 
 
-def _join(node: Node, trace: Trace, here: list[tuple[int, Tensor, int]]) -> IntArray | None:
+def join(node: Node, trace: Trace, here: Sequence[tuple[int, Tensor, int]]) -> IntArray | None:
     """Atoms of one output axis from the inputs that have it: (index, tensor, its axis) each."""
     known = [atoms for _, t, a in here if (atoms := trace.tracked(t).get(a)) is not None]
     if not known:

@@ -3,7 +3,7 @@
 from functools import partial
 
 from onnxopt.analysis.channels.atoms import IntArray, Kept
-from onnxopt.analysis.channels.trace import Refuse, Trace
+from onnxopt.analysis.channels.trace import Refuse, Trace, own_integers
 from onnxopt.graph import Graph, Node
 
 
@@ -14,6 +14,15 @@ def pool(node: Node, trace: Trace) -> None:
         raise Refuse("returns indices that count channels")
     trace.hold_others(node, source, 0, 1)
     trace.put_all(node.outputs[0], {a: x for a, x in trace.tracked(source).items() if a <= 1})
+
+
+def grid_sample(node: Node, trace: Trace) -> None:
+    """GridSample: the grid moves positions, the same ones for every channel."""
+    source, grid = node.inputs
+    trace.hold_others(node, source, 1)
+    trace.hold_others(node, grid)
+    if 1 in trace.tracked(source):
+        trace.put(node.outputs[0], 1, trace.tracked(source)[1])
 
 
 def transpose(node: Node, trace: Trace) -> None:
@@ -43,7 +52,7 @@ def resize(node: Node, trace: Trace) -> None:
         if axis not in tracked:
             continue
         if sizes is not None and sizes[slot] == len(tracked[axis]):
-            trace.edit(tracked[axis], partial(_set_size, index=3, slot=slot, atoms=tracked[axis]))
+            trace.edit(tracked[axis], partial(_set_size, sizes=sizes, slot=slot, atoms=tracked[axis]))
         elif scales is None or scales[slot] != 1:
             raise Refuse("resizes the channel axis")
     trace.put_all(node.outputs[0], tracked)
@@ -55,8 +64,8 @@ def _scales(node: Node, trace: Trace) -> list[float]:
     return [float(v) for v in trace.weight(node, 2 if len(node.inputs) > 2 else 1).ravel()]
 
 
-def _set_size(graph: Graph, node: Node, kept: Kept, *, index: int, slot: int, atoms: IntArray) -> None:
-    own = graph.own_constant(node, index)
+def _set_size(graph: Graph, node: Node, kept: Kept, *, sizes: list[int], slot: int, atoms: IntArray) -> None:
+    own = own_integers(graph, node, 3, sizes)
     values = own.values.copy()
     values[slot] = kept.count(atoms)
     own.values = values
@@ -72,38 +81,6 @@ def pad(node: Node, trace: Trace) -> None:
     axes = [a % rank for a in trace.ints(node, 3) or range(rank)]
     if pads is None or any(a in tracked and (pads[i] or pads[i + len(axes)]) for i, a in enumerate(axes)):
         raise Refuse("pads the channel axis")
-    trace.put_all(node.outputs[0], tracked)
-
-
-def reduce(node: Node, trace: Trace) -> None:
-    """Reductions over positions; one over the channels is refused."""
-    source = node.inputs[0]
-    tracked = trace.tracked(source)
-    if not tracked:
-        return
-    rank = trace.rank(source)
-    axes = sorted(a % rank for a in trace.ints(node, 1, "axes") or _arg_axis(node))
-    if not axes or any(a in tracked for a in axes):
-        raise Refuse("reduces over the channels")
-    keep = bool(node.attrs.get("keepdims", 1))
-    for axis, atoms in tracked.items():
-        trace.put(node.outputs[0], axis if keep else axis - sum(a < axis for a in axes), atoms)
-
-
-def _arg_axis(node: Node) -> list[int]:
-    return [int(node.attrs.get("axis", 0))] if node.op in {"ArgMax", "ArgMin"} else []
-
-
-def softmax(node: Node, trace: Trace) -> None:
-    """Softmax over another axis than the channels. Before opset 13 all axes from `axis` on are normalised."""
-    tracked = trace.tracked(node.inputs[0])
-    if not tracked:
-        return
-    rank = trace.rank(node.inputs[0])
-    modern = trace.graph.opset >= 13
-    axis = int(node.attrs.get("axis", -1 if modern else 1)) % rank
-    if axis in tracked or (not modern and any(a > axis for a in tracked)):
-        raise Refuse("normalises over the channels")
     trace.put_all(node.outputs[0], tracked)
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, lcm
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from onnxopt.analysis.channels.atoms import IntArray, Kept
+from onnxopt.analysis.channels.facts import DEFAULT, Policy, Role, Site
 from onnxopt.analysis.channels.table import RULES
-from onnxopt.analysis.channels.trace import Role, Rule, Site, Trace, trace
+from onnxopt.analysis.channels.trace import Rule, Trace, trace
 from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.shapes import Shapes, infer
 from onnxopt.graph import Graph
@@ -73,9 +74,12 @@ class ChannelGroups(Analysis):
     """All groups of a graph, and the relations that they were found from.
 
     Attributes:
+        policy: Which relations are taken; a subclass takes others, and is asked for like any analysis.
         relations: What `cut` and `masked` work from.
         groups: In order of the first producer.
     """
+
+    policy: ClassVar[Policy] = DEFAULT
 
     def __init__(self, relations: Trace, groups: tuple[Group, ...]) -> None:
         self.relations = relations
@@ -85,13 +89,13 @@ class ChannelGroups(Analysis):
     def compute(cls, graph: Graph, context: Context) -> Self:
         """Relate the axes of the graph and sort the channels into groups."""
         macs = context.get(Cost).macs
-        relations = trace(graph, context.get(Shapes), RULES)
+        relations = trace(graph, context.get(Shapes), RULES, cls.policy)
         return cls(relations, find_groups(relations, macs))
 
     @classmethod
-    def of(cls, graph: Graph, rules: Mapping[str, Rule] = RULES) -> Self:
+    def of(cls, graph: Graph, rules: Mapping[str, Rule] = RULES, policy: Policy | None = None) -> Self:
         """Groups of a graph outside a pass, without MACs."""
-        relations = trace(graph, Shapes(*infer(graph)), rules)
+        relations = trace(graph, Shapes(*infer(graph)), rules, policy or cls.policy)
         return cls(relations, find_groups(relations, {}))
 
     @property

@@ -1,14 +1,15 @@
 """Rules of Reshape and Flatten, and of constants that are reshaped before use.
 
-Row-major order means that leading dimensions which agree are the same axes, and so are trailing ones; what is left
-in the middle is rearranged. A channel axis outside the middle passes. In the middle it may be merged with others,
-`[C, H, W] -> [C*H*W]`: each atom then stands at many indices. Taking one apart, `[C] -> [g, C/g]`, is refused.
+Row-major order means that both sides fall into runs of axes with equal products: `[8, 6, 4] -> [8, 2, 12]` has the
+runs 8 = 8 and 6*4 = 2*12. A channel axis that is a run of its own passes. Merged with others, `[C, H] -> [C*H]`, each
+atom stands at many indices. Taken apart, `[g*k] -> [g, k]`, what stays must be the same places in each row, or whole
+rows: one of the new axes is left free, and the atoms along the others are tied. The choice is the one that leaves
+more freedom, and another where the first turns out to be fixed (`Trace.prefer`).
 
-Lengths may be unknown: a dimension is a number or a token that stands for one input axis.
+Lengths may be unknown: a dimension is a number or a token that stands for one axis.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import prod
 
@@ -19,20 +20,17 @@ from onnxopt.analysis.channels.trace import Refuse, Rule, Trace
 from onnxopt.graph import Graph, Node
 
 Dim = int | str
+Run = tuple[list[int], list[int]]
 
 
 def flatten(node: Node, trace: Trace) -> None:
     """Flatten: a reshape to two axes, which carries no shape constant."""
-    source = node.inputs[0]
-    tracked = trace.tracked(source)
-    if not tracked:
+    if not trace.tracked(node.inputs[0]):
         return
     dims = _dims(node, trace)
     axis = int(node.attrs.get("axis", 1))
     axis += len(dims) if axis < 0 else 0
-    ends = [_merged(dims[:axis]), _merged(dims[axis:])]
-    for at, atoms in _follow(tracked, dims, ends):
-        trace.put(node.outputs[0], at, atoms)
+    trace.put_all(node.outputs[0], _follow(node, trace, dims, [_merged(dims[:axis]), _merged(dims[axis:])]))
 
 
 def _merged(dims: list[Dim]) -> Dim:
@@ -44,35 +42,63 @@ def _merged(dims: list[Dim]) -> Dim:
 
 
 def reshape(node: Node, trace: Trace) -> None:
-    """Reshape to a constant shape."""
+    """Reshape to a target that is known, but for lengths that pass."""
     tracked = trace.tracked(node.inputs[0])
     if not tracked:
         return
-    wanted = trace.ints(node, 1, "shape")
-    if wanted is None or (node.attrs.get("allowzero") and 0 in wanted):
-        raise Refuse("has a shape that cannot be read")
-    dims = _dims(node, trace)
-    for at, atoms in _follow(tracked, dims, _resolve(dims, wanted)):
-        trace.put(node.outputs[0], at, atoms)
-        if wanted[at] > 0:
-            trace.edit(atoms, partial(_set_length, slot=at, atoms=atoms))
+    before = _dims(node, trace)
+    target = _target(node, trace, before)
+    if node.attrs.get("allowzero") and 0 in target:
+        raise Refuse("has a target of length 0")
+    after = _resolve(before, target)
+    placed = _follow(node, trace, before, after)
+    trace.put_all(node.outputs[0], placed)
+    literal = [_literal(i, d, after, tracked) for i, d in enumerate(target)]
+    if literal.count(-1) > 1:
+        raise Refuse("has several unknown lengths")
+    speaking = {i: atoms for i, atoms in placed.items() if literal[i] > 0}
+    watched = [*tracked.values(), *speaking.values()]
+    if speaking or trace.graph.constant(node.inputs[-1]) is None:
+        trace.edit(np.concatenate(watched), partial(_set_target, target=literal, placed=speaking))
 
 
-def _set_length(graph: Graph, node: Node, kept: Kept, *, slot: int, atoms: IntArray) -> None:
+def _target(node: Node, trace: Trace, before: list[Dim]) -> list[int]:
+    """Target as ONNX has it: 0 copies the input's length, -1 takes what is left.
+
+    Raises:
+        Refuse: A length is unknown and is not that of the input at this place.
+    """
     if "shape" in node.attrs:
-        node.attrs["shape"] = [*node.attrs["shape"][:slot], kept.count(atoms), *node.attrs["shape"][slot + 1 :]]
-        return
-    own = graph.own_constant(node, 1)
-    values = own.values.copy()
-    values[slot] = kept.count(atoms)
-    own.values = values
+        return [int(v) for v in node.attrs["shape"]]
+    known = trace.target(node, 1)
+    if known is None:
+        raise Refuse("has a shape that cannot be read")
+    target = []
+    for place, size in enumerate(known):
+        same = size.symbol is not None and place < len(before) and before[place] == size.symbol
+        target.append(size.value if size.value is not None else 0 if same else -1)
+    return target
+
+
+def _literal(place: int, given: int, after: list[Dim], tracked: Mapping[int, IntArray]) -> int:
+    """What to write into the target: a 0 that copies the length of a channel axis would copy the new one."""
+    length = after[place]
+    return length if given == 0 and place in tracked and isinstance(length, int) else given
+
+
+def _set_target(graph: Graph, node: Node, kept: Kept, *, target: list[int], placed: Mapping[int, IntArray]) -> None:
+    values = [kept.count(placed[i]) if i in placed else d for i, d in enumerate(target)]
+    if "shape" in node.attrs:
+        node.attrs["shape"] = values
+    else:
+        node.inputs[1] = graph.add_constant(node.inputs[1].name, np.asarray(values, np.int64))
 
 
 def _dims(node: Node, trace: Trace) -> list[Dim]:
     shape = trace.shape(node.inputs[0])
     if shape is None:
         raise Refuse("has an input of unknown rank")
-    return [d if isinstance(d, int) else f"axis {i}" for i, d in enumerate(shape)]
+    return [f"axis {i}" if d is None else d for i, d in enumerate(shape)]
 
 
 def _resolve(dims: list[Dim], wanted: list[int]) -> list[Dim]:
@@ -95,13 +121,92 @@ def _resolve(dims: list[Dim], wanted: list[int]) -> list[Dim]:
     return [rest if d == -1 else d for d in out]
 
 
-def _follow(tracked: Mapping[int, IntArray], before: list[Dim], after: list[Dim]) -> list[tuple[int, IntArray]]:
-    """Where the tracked axes go: new axis and its atoms for each. Two that meet in one axis are refused."""
-    match = _Match.of(before, after)
-    places = [match.place(axis, atoms) for axis, atoms in tracked.items()]
-    if len({at for at, _ in places}) < len(places):
-        raise Refuse("merges two axes of channels")
-    return places
+def _follow(node: Node, trace: Trace, before: list[Dim], after: list[Dim]) -> dict[int, IntArray]:
+    """Atoms of the new axes."""
+    placed: dict[int, IntArray] = {}
+    tracked = trace.tracked(node.inputs[0])
+    for old, new in _runs(before, after):
+        here = [axis for axis in old if axis in tracked]
+        if len(here) > 1:
+            raise Refuse("merges two axes of channels")
+        if here:
+            place, atoms = _place(trace, (before, old), (after, new), here[0], tracked[here[0]])
+            placed[place] = atoms
+    return placed
+
+
+def _runs(before: list[Dim], after: list[Dim]) -> list[Run]:
+    """Pairs of consecutive axes with equal products; those between unknown lengths that do not match are one run."""
+    limit = min(len(before), len(after))
+    head = next((i for i in range(limit) if not _same(before[i], after[i])), limit)
+    limit -= head
+    tail = next((i for i in range(limit) if not _same(before[-1 - i], after[-1 - i])), limit)
+    ends = len(before) - tail, len(after) - tail
+    runs: list[Run] = [([i], [i]) for i in range(head)]
+    runs += _middle(before, after, range(head, ends[0]), range(head, ends[1]))
+    return runs + [([ends[0] + i], [ends[1] + i]) for i in range(tail)]
+
+
+def _middle(before: list[Dim], after: list[Dim], old: range, new: range) -> list[Run]:
+    whole: list[Run] = [([*old], [*new])]
+    if not all(isinstance(d, int) for d in [*(before[i] for i in old), *(after[i] for i in new)]):
+        return whole
+    runs: list[Run] = [([], [])]
+    left, right = list(old), list(new)
+    a = b = 1
+    while left or right:
+        if a == b and (runs[-1][0] or runs[-1][1]) and a != 1:
+            runs.append(([], []))
+            a = b = 1
+        if left and (a <= b or not right):
+            a *= _number(before[left[0]])
+            runs[-1][0].append(left.pop(0))
+        else:
+            b *= _number(after[right[0]])
+            runs[-1][1].append(right.pop(0))
+    return runs if a == b else whole
+
+
+def _number(dim: Dim) -> int:
+    return dim if isinstance(dim, int) else 0
+
+
+def _place(
+    trace: Trace, old: tuple[list[Dim], list[int]], new: tuple[list[Dim], list[int]], axis: int, atoms: IntArray
+) -> tuple[int, IntArray]:
+    """New axis and its atoms.
+
+    Raises:
+        Refuse: The axis is merged with, or taken apart into, axes of unknown length.
+    """
+    (before, run), (after, targets) = old, new
+    inner, outer = ([before[i] for i in run if i > axis], [before[i] for i in run if i < axis])
+    real = [i for i in targets if after[i] != 1]
+    if not real:
+        raise Refuse("drops the axis of a single channel")
+    if len(real) == 1 and not inner and not outer:
+        return real[0], atoms
+    if not all(isinstance(d, int) for d in [*inner, *outer]):
+        raise Refuse("merges channels with an axis of unknown length")
+    full = np.tile(np.repeat(atoms, prod(map(_number, inner))), prod(map(_number, outer)))
+    if len(real) == 1:
+        return real[0], full
+    lengths = [_number(after[i]) for i in real]
+    if prod(lengths) != len(full):
+        raise Refuse(f"takes {len(atoms)} channels apart into {[after[i] for i in real]}")
+    return _take_apart(trace, full.reshape(lengths), real)
+
+
+def _take_apart(trace: Trace, grid: IntArray, places: Sequence[int]) -> tuple[int, IntArray]:
+    """Leave one axis of a grid of atoms free, and tie them along the others."""
+    lines = [np.moveaxis(grid, i, 0).reshape(grid.shape[i], -1) for i in range(grid.ndim)]
+    freedom = [len(np.unique(line[:, 0])) for line in lines]
+    ways = sorted(range(grid.ndim), key=lambda i: (-freedom[i], -i))
+    way = ways[trace.prefer(len(ways))]
+    trace.atoms.tie(lines[way], lines[way][:, :1])
+    free = np.ascontiguousarray(lines[way][:, 0])
+    trace.choose(free)
+    return places[way], free
 
 
 def view(rule: Rule) -> Rule:
@@ -126,44 +231,6 @@ def view(rule: Rule) -> Rule:
             trace.layouts[node.inputs[0].name] = before
 
     return apply
-
-
-@dataclass(frozen=True)
-class _Match:
-    """Dimensions before and after, of which the first `head` and the last `tail` are the same axes."""
-
-    before: list[Dim]
-    after: list[Dim]
-    head: int
-    tail: int
-
-    @classmethod
-    def of(cls, before: list[Dim], after: list[Dim]) -> "_Match":
-        limit = min(len(before), len(after))
-        head = next((i for i in range(limit) if not _same(before[i], after[i])), limit)
-        limit -= head
-        tail = next((i for i in range(limit) if not _same(before[-1 - i], after[-1 - i])), limit)
-        return cls(before, after, head, tail)
-
-    def place(self, axis: int, atoms: IntArray) -> tuple[int, IntArray]:
-        """New axis and its atoms.
-
-        Raises:
-            Refuse: The axis is taken apart, or merged with one of unknown length.
-        """
-        if axis < self.head:
-            return axis, atoms
-        if axis >= len(self.before) - self.tail:
-            return axis + len(self.after) - len(self.before), atoms
-        inner = self.before[axis + 1 : len(self.before) - self.tail]
-        outer = self.before[self.head : axis]
-        targets = [i for i in range(self.head, len(self.after) - self.tail) if self.after[i] != 1]
-        if len(targets) != 1:
-            raise Refuse(f"takes {len(atoms)} channels apart into {[self.after[i] for i in targets]}")
-        if not all(isinstance(d, int) for d in [*inner, *outer]):
-            raise Refuse("merges channels with an axis of unknown length")
-        repeat, tile = (prod(d for d in ds if isinstance(d, int)) for ds in (inner, outer))
-        return targets[0], np.tile(np.repeat(atoms, repeat), tile)
 
 
 def _same(a: Dim, b: Dim) -> bool:

@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 
 from onnxopt.analysis.channels.atoms import IntArray, Kept
-from onnxopt.analysis.channels.trace import Refuse, Trace
-from onnxopt.graph import Graph, Node, Tensor
+from onnxopt.analysis.channels.trace import Refuse, Trace, own_integers
+from onnxopt.graph import Array, Graph, Node
 
 
 def concat(node: Node, trace: Trace) -> None:
@@ -103,16 +103,26 @@ def slice_(node: Node, trace: Trace) -> None:
         if high <= low:
             raise Refuse("takes no channels")
         trace.put(node.outputs[0], axis, atoms[low:high])
-        trace.edit(atoms, partial(_set_bounds, slot=slot, before=atoms[:low], inside=atoms[low:high]))
+        bounds = (starts, ends)
+        trace.edit(atoms, partial(_set_bounds, bounds=bounds, slot=slot, before=atoms[:low], inside=atoms[low:high]))
 
 
-def _set_bounds(graph: Graph, node: Node, kept: Kept, *, slot: int, before: IntArray, inside: IntArray) -> None:
+def _set_bounds(
+    graph: Graph,
+    node: Node,
+    kept: Kept,
+    *,
+    bounds: tuple[list[int], list[int]],
+    slot: int,
+    before: IntArray,
+    inside: IntArray,
+) -> None:
     start = kept.count(before)
     for index, name, value in ((1, "starts", start), (2, "ends", start + kept.count(inside))):
         if name in node.attrs:
             node.attrs[name] = [*node.attrs[name][:slot], value, *node.attrs[name][slot + 1 :]]
             continue
-        own = graph.own_constant(node, index)
+        own = own_integers(graph, node, index, bounds[index - 1])
         values = own.values.copy()
         values[slot] = value
         own.values = values
@@ -131,49 +141,24 @@ def gather(node: Node, trace: Trace) -> None:
         if axis != along:
             trace.put(node.outputs[0], axis if axis < along else axis + grown, atoms)
             continue
-        indices = trace.weight(node, 1)
+        indices = _indices(node, trace)
         if indices.ndim > 1:
             raise Refuse("picks channels into several axes")
         if indices.ndim == 0:
             trace.hold(node, atoms[indices].reshape(1), "picks this channel")
         else:
             trace.put(node.outputs[0], along, atoms[indices])
-        trace.edit(atoms, partial(_set_indices, atoms=atoms))
+        trace.edit(atoms, partial(_set_indices, atoms=atoms, before=indices))
 
 
-def _set_indices(graph: Graph, node: Node, kept: Kept, *, atoms: IntArray) -> None:
-    own = graph.own_constant(node, 1)
+def _indices(node: Node, trace: Trace) -> Array:
+    known = trace.sizes(node.inputs[1])
+    found = None if known is None else trace.ints(node, 1)
+    return trace.weight(node, 1) if known is None else np.asarray(found, np.int64).reshape(known.shape)
+
+
+def _set_indices(graph: Graph, node: Node, kept: Kept, *, atoms: IntArray, before: Array) -> None:
     stays = kept.where(atoms)
     places = np.cumsum(stays) - 1
-    indices = own.values if own.values.ndim == 0 else own.values[stays[own.values]]
-    own.values = np.asarray(places[indices], own.values.dtype)
-
-
-def shape(node: Node, trace: Trace) -> None:
-    """Shape: harmless where all that read it pick lengths of other axes."""
-    source = node.inputs[0]
-    watched = set(trace.tracked(source))
-    if not watched:
-        return
-    rank = trace.rank(source)
-    low, high, _ = slice(node.attrs.get("start", 0), node.attrs.get("end")).indices(rank)
-    lengths = list(range(rank))[low:high]
-    if trace.graph.is_output(node.outputs[0]) or not watched.isdisjoint(
-        axis for reader in trace.graph.consumers(node.outputs[0]) for axis in _picked(reader, trace, lengths)
-    ):
-        raise Refuse("computes with the number of channels")
-
-
-def _picked(reader: Node, trace: Trace, lengths: list[int]) -> list[int]:
-    """Which axes' lengths a reader of a shape takes; all where that cannot be seen."""
-    index: Tensor | None = reader.inputs[1] if len(reader.inputs) > 1 else None
-    value = trace.graph.constant(index) if index is not None else None
-    if value is None or reader.op not in {"Gather", "Slice"}:
-        return lengths
-    if reader.op == "Gather":
-        return [lengths[int(i)] for i in value.ravel()]
-    try:
-        ends, steps = trace.ints(reader, 2), trace.ints(reader, 4) or [1]
-    except Refuse:
-        return lengths
-    return lengths if ends is None else lengths[int(value.ravel()[0]) : ends[0] : steps[0]]
+    indices = before if before.ndim == 0 else before[stays[before]]
+    node.inputs[1] = graph.add_constant(node.inputs[1].name, np.asarray(places[indices], np.int64))

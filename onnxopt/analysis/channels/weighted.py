@@ -8,6 +8,7 @@ same positions, and the number of groups stays. The choice is the one that leave
 from functools import partial
 
 from onnxopt.analysis.channels.atoms import IntArray, Kept
+from onnxopt.analysis.channels.contraction import contract
 from onnxopt.analysis.channels.trace import Refuse, Role, Trace
 from onnxopt.graph import Graph, Node
 
@@ -72,45 +73,9 @@ def gemm(node: Node, trace: Trace) -> None:
         raise Refuse("multiplies a transposed activation")
     weight = trace.weight(node, 1)
     across = 1 if node.attrs.get("transB") else 0
-    _multiply(node, trace, (2, 1), (1, across), (weight.shape[across], weight.shape[1 - across]))
-
-
-def matmul(node: Node, trace: Trace) -> None:
-    """MatMul with a constant matrix on either side; other axes pass."""
-    side = 1 if trace.graph.constant(node.inputs[1]) is not None else 0
-    if trace.graph.constant(node.inputs[side]) is None:
-        raise Refuse("multiplies two activations")
-    weight = trace.weight(node, side)
-    rank = trace.rank(node.inputs[1 - side])
-    if weight.ndim != 2 or rank < 2:
-        raise Refuse("multiplies by a constant that is no matrix")
-    across, along = (0, rank - 1) if side == 1 else (1, rank - 2)
-    _multiply(node, trace, (rank, along), (side, across), (weight.shape[across], weight.shape[1 - across]))
-
-
-def _multiply(node: Node, trace: Trace, data: tuple[int, int], weight: tuple[int, int], sizes: tuple[int, int]) -> None:
-    """Contract the activation's axis with one of the constant's.
-
-    Args:
-        node: Gemm or MatMul.
-        trace: What is known.
-        data: The activation's rank, and its axis.
-        weight: Which input is the constant, and its axis.
-        sizes: Length of the constant's axis, and of its other one.
-    """
-    (rank, along), (index, across) = data, weight
-    activation = node.inputs[1 - index]
-    source = trace.axis(activation, along, sizes[0])
-    result = trace.atoms.fresh(sizes[1])
-    trace.site("out", index, 1 - across, result)
-    trace.site("in", index, across, source)
-    trace.sum(1 - index, along, rank, source)
-    if node.op == "Gemm":
-        trace.hold_others(node, activation, along)
-        _bias(node, trace, 2, result)
-    else:
-        trace.put_all(node.outputs[0], trace.tracked(activation))
-    trace.put(node.outputs[0], along, result)
+    result = contract(node, trace, (2, 1), (1, across), (weight.shape[across], weight.shape[1 - across]))
+    trace.hold_others(node, node.inputs[0], 1)
+    _bias(node, trace, 2, result)
 
 
 def batch_normalization(node: Node, trace: Trace) -> None:
@@ -118,12 +83,6 @@ def batch_normalization(node: Node, trace: Trace) -> None:
     if node.attrs.get("training_mode") or any(t.outputs for t in node.outputs[1:]):
         raise Refuse("computes statistics of the batch")
     _per_channel(node, trace, (1, 2, 3, 4))
-
-
-def instance_normalization(node: Node, trace: Trace) -> None:
-    """InstanceNormalization: statistics per channel, so channels do not meet."""
-    trace.hold_others(node, node.inputs[0], 0, 1)
-    _per_channel(node, trace, (1, 2))
 
 
 def _per_channel(node: Node, trace: Trace, indices: tuple[int, ...]) -> None:

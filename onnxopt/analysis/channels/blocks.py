@@ -1,0 +1,92 @@
+"""Rules of operators that count channels in blocks: GroupNormalization, DepthToSpace, SpaceToDepth, Tile, Expand."""
+
+from functools import partial
+
+import numpy as np
+
+from onnxopt.analysis.channels.atoms import IntArray, Kept
+from onnxopt.analysis.channels.trace import Refuse, Trace, own_integers
+from onnxopt.graph import Graph, Node
+
+
+def group_normalization(node: Node, trace: Trace) -> None:
+    """GroupNormalization: the channels of a group share statistics, so whole groups go.
+
+    Up to opset 20 scale and shift have one value per group, from 21 on one per channel.
+    """
+    tracked = trace.tracked(node.inputs[0])
+    if not tracked:
+        return
+    groups = int(node.attrs["num_groups"])
+    channels = trace.axis(node.inputs[0], 1)
+    trace.hold_others(node, node.inputs[0], 0, 1)
+    blocks = channels.reshape(groups, -1)
+    trace.atoms.tie(blocks, blocks[:, :1])
+    for index in (1, 2):
+        length = trace.weight(node, index).shape[0]
+        if length not in {groups, len(channels)}:
+            raise Refuse("has constants of another size")
+        along = channels if length == len(channels) else blocks[:, 0]
+        trace.site("through" if index == 1 else "constant", index, 0, along)
+    trace.edit(channels, partial(_set_groups, blocks=blocks[:, 0]))
+    trace.put_all(node.outputs[0], tracked)
+
+
+def _set_groups(graph: Graph, node: Node, kept: Kept, *, blocks: IntArray) -> None:  # noqa: ARG001
+    node.attrs["num_groups"] = kept.count(blocks)
+
+
+def depth_to_space(node: Node, trace: Trace) -> None:
+    """DepthToSpace: channels [b*b*c] (DCR) or [c*b*b] (CRD) become c; all that make one pixel block go together."""
+    tracked = trace.tracked(node.inputs[0])
+    if 1 not in tracked:
+        trace.hold_others(node, node.inputs[0], 0)
+        return
+    trace.hold_others(node, node.inputs[0], 0, 1)
+    side = int(node.attrs["blocksize"]) ** 2
+    crd = node.attrs.get("mode", "DCR") == "CRD"
+    blocks = tracked[1].reshape(-1, side) if crd else tracked[1].reshape(side, -1).T
+    trace.atoms.tie(blocks, blocks[:, :1])
+    trace.put_all(node.outputs[0], {**tracked, 1: np.ascontiguousarray(blocks[:, 0])})
+
+
+def space_to_depth(node: Node, trace: Trace) -> None:
+    """SpaceToDepth: each channel becomes b*b of them, [b*b*c]."""
+    tracked = trace.tracked(node.inputs[0])
+    trace.hold_others(node, node.inputs[0], 0, 1)
+    for axis, atoms in tracked.items():
+        if axis <= 1:
+            trace.put(node.outputs[0], axis, np.tile(atoms, int(node.attrs["blocksize"]) ** 2) if axis else atoms)
+
+
+def tile(node: Node, trace: Trace) -> None:
+    """Tile: the axis again and again."""
+    repeats = trace.ints(node, 1) if trace.tracked(node.inputs[0]) else None
+    for axis, atoms in trace.tracked(node.inputs[0]).items():
+        if repeats is None or repeats[axis] < 1:
+            raise Refuse("repeats channels an unknown number of times")
+        trace.put(node.outputs[0], axis, np.tile(atoms, repeats[axis]))
+
+
+def expand(node: Node, trace: Trace) -> None:
+    """Expand: axes of channels pass; the target's 1 leaves a length as it is."""
+    tracked = trace.tracked(node.inputs[0])
+    if not tracked:
+        return
+    target = trace.ints(node, 1) or []
+    grown = max(0, len(target) - trace.rank(node.inputs[0]))
+    for axis, atoms in tracked.items():
+        slot = axis + grown - (trace.rank(node.inputs[0]) + grown - len(target))
+        if slot >= 0 and target[slot] not in {1, len(atoms)}:
+            trace.hold(node, atoms, "stretches a single channel")
+            continue
+        trace.put(node.outputs[0], axis + grown, atoms)
+        if slot >= 0 and target[slot] != 1:
+            trace.edit(atoms, partial(_leave_length, slot=slot, target=target))
+
+
+def _leave_length(graph: Graph, node: Node, kept: Kept, *, slot: int, target: list[int]) -> None:  # noqa: ARG001
+    own = own_integers(graph, node, 1, target)
+    values = own.values.copy()
+    values[slot] = 1
+    own.values = values
