@@ -1,34 +1,94 @@
-"""The candidates that benchmarks compare: what onnxopt makes of a model, and what ONNX Runtime's own tools make of it.
+"""The candidates that benchmarks compare: what onnxopt makes of a model, and what other tools make of it.
 
 ONNX Runtime's candidate is made as its documentation recommends for x86 with VNNI: `quant_pre_process`, then
 `quantize_static` with the QDQ format, U8 activations, S8 weights per channel, minimum and maximum, its default choice
 of nodes. Both tools get the same calibration pictures. For opsets below 13, where `quantize_static` refuses weights
 per channel, the model is first raised with `onnx.version_converter`, as its user would have to do.
+
+Tools that cannot live in onnxopt's environment have one of their own, made from `requirements-peers.txt`; the argument
+`--peers-python` names its Python, which runs `foreign/`. They get the same calibration pictures, as arrays. Where the
+argument is not given they are named and left out.
 """
 
 import contextlib
 import io
 import logging
+import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx.version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from workbench import Subject, say
+from workbench import REPOSITORY, Subject, say
 
 from onnxopt import Result, optimize
 from onnxopt.data import Array, Dataset
+from onnxopt.errors import OnnxoptError
 
 PER_CHANNEL_OPSET = 13  # QuantizeLinear has an axis since then
 ORT_NAME = "quantize_static"
 ORT_FLOAT_STEM_NAME = "quantize_static, stem float"
+NNCF_ONNX_NAME = "NNCF, ONNX"
+NNCF_OPENVINO_NAME = "NNCF, OpenVINO"
+MODELOPT_NAME = "modelopt"
+# Module of `foreign/` and the format that it writes.
+FOREIGN = {
+    NNCF_ONNX_NAME: ("with_nncf", ".onnx"),
+    NNCF_OPENVINO_NAME: ("with_nncf", ".xml"),
+    MODELOPT_NAME: ("with_modelopt", ".onnx"),
+}
 
 
-def onnxopt_candidate(subject: Subject, passes: str, samples: int, file: Path) -> Result:
+@dataclass(frozen=True)
+class Maker:
+    """How a candidate is made.
+
+    Attributes:
+        name: What tables call it.
+        make: Writes it to the file given.
+        suffix: Of that file.
+    """
+
+    name: str
+    make: Callable[[Path], object]
+    suffix: str = ".onnx"
+
+
+def make_all(subject: Subject, makers: Iterable[Maker], folder: Path) -> dict[str, Path]:
+    """Make the candidates; one of another tool that cannot be made is left out, and why is said.
+
+    Returns:
+        Name to file, in the order given. What already lies in `folder` is taken from there.
+
+    Raises:
+        OnnxoptError: onnxopt fails.
+    """
+    files = {}
+    for number, maker in enumerate(makers):
+        file = folder / f"{subject.name}.{number}{maker.suffix}"
+        try:
+            if file.is_file():
+                say(f"{subject.name}: {maker.name} is taken from {file}")
+            else:
+                maker.make(file)
+        except OnnxoptError:
+            raise
+        except Exception as error:  # noqa: BLE001 - that a peer fails is a result
+            say(f"{subject.name}: {maker.name} failed: {type(error).__name__}: {str(error).splitlines()[0]}")
+            continue
+        files[maker.name] = file
+    return files
+
+
+def onnxopt_candidate(subject: Subject, passes: str, samples: int, file: Path, *, target: str = "ort") -> Result:
     """Run onnxopt's passes, calibrated on the subject's pictures, and write the model to `file`.
 
     Args:
@@ -36,8 +96,9 @@ def onnxopt_candidate(subject: Subject, passes: str, samples: int, file: Path) -
         passes: Pipeline text.
         samples: How many pictures to use at most, the held-out ones included.
         file: Where the model goes.
+        target: Of `onnxopt targets`.
     """
-    result = optimize(subject.file, passes, data=subject.samples(samples))
+    result = optimize(subject.file, passes, target=target, data=subject.samples(samples))
     result.save(file)
     for stage in result.report.stages:
         if not stage.kept:
@@ -69,6 +130,37 @@ def quantize_static_candidate(subject: Subject, samples: int, file: Path, *, flo
             nodes_to_exclude=[stem(model)] if float_stem else None,
         )
     prepared.unlink()
+
+
+def foreign_makers(subject: Subject, python: Path | None, samples: int, names: Iterable[str]) -> list[Maker]:
+    """Makers of the named tools of `FOREIGN`; none, which is said, where the peers have no environment.
+
+    Args:
+        subject: The model.
+        python: Of the peers' environment.
+        samples: How many pictures to calibrate on at most.
+        names: Of `FOREIGN`.
+    """
+    if python is None:
+        say(f"{subject.name}: left out: {'; '.join(names)} (--peers-python, see requirements-peers.txt)")
+        return []
+    return [
+        Maker(name, partial(_foreign_candidate, subject, python, FOREIGN[name][0], samples), FOREIGN[name][1])
+        for name in names
+    ]
+
+
+def _foreign_candidate(subject: Subject, python: Path, tool: str, samples: int, file: Path) -> None:
+    with TemporaryDirectory() as folder:
+        arrays = Path(folder, "arrays.npz")
+        feeds = [sample.feeds for sample in subject.samples(samples)]
+        np.savez(arrays, allow_pickle=False, **{name: np.stack([each[name] for each in feeds]) for name in feeds[0]})
+        del feeds
+        files = (subject.file.absolute(), arrays, file.absolute())  # the tools leave files where they run
+        command = [python.absolute(), REPOSITORY / "benchmarks" / "foreign", tool, *files]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=folder, check=False)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1])
 
 
 def _raised(file: Path) -> onnx.ModelProto:

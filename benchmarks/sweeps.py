@@ -34,10 +34,12 @@ from onnxopt.report.record import PassRecord
 from onnxopt.runtime.ort import OrtSession
 
 WARM_UP = 2  # images with which a new session takes its memory and a kernel is loaded
-# The library's default for entropy is 128 bins for 128 levels, which leaves nothing to choose: it is min/max.
+# The library's default for entropy is 128 bins for 128 levels, which leaves nothing to choose: it is min/max. With as
+# many bins as onnxopt's histograms have, it searches.
 ORT_METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
     "minmax": (CalibrationMethod.MinMax, {}),
-    "entropy": (CalibrationMethod.Entropy, {"num_bins": 2048, "num_quantized_bins": 128}),
+    "entropy": (CalibrationMethod.Entropy, {}),
+    "entropy-2048": (CalibrationMethod.Entropy, {"num_bins": 2048, "num_quantized_bins": 128}),
 }
 Feeds = dict[str, Array]
 
@@ -190,22 +192,26 @@ class Weight:
 
     Attributes:
         images: How many were read.
+        seconds: From the files of model and pictures to the ranges.
         peak_mb: Most memory that the process held, in MB.
     """
 
     images: int
+    seconds: float
     peak_mb: float
 
 
-def calibrate_and_weigh(subject: Subject, calibrator: str, images: int) -> Weight:
+def calibrate_and_weigh(subject: Subject, calibrator: str, images: int, *, to_the_end: bool = True) -> Weight:
     """Calibrate once, reading pictures as they come, and weigh this process.
 
     Args:
         subject: The graph to calibrate.
         calibrator: Tool and method, e.g. `onnxopt entropy`.
         images: How many to read, where there are so many.
+        to_the_end: Also let ONNX Runtime's calibrators search, which takes time but no more memory.
     """
     tool, method = calibrator.split()
+    began = time.perf_counter()
     samples = subject.samples(images)
     if tool == "onnxopt":
         context = Context(load_target("ort"), inputs=subject.inputs, fit=samples)
@@ -213,9 +219,11 @@ def calibrate_and_weigh(subject: Subject, calibrator: str, images: int) -> Weigh
         load_pass("calibrate").from_options({"method": method}).run(subject.graph, context)
     else:
         with quiet():
-            # The peak lies here; the search that `compute_data` would do next takes time, not memory.
-            _ort_calibrator(subject.file, method, None).collect_data(Reader(samples))
-    return Weight(len(samples), peak_memory() / 1e6)
+            ort = _ort_calibrator(subject.file, method, None)
+            ort.collect_data(Reader(samples))
+            if to_the_end:
+                ort.compute_data()
+    return Weight(len(samples), time.perf_counter() - began, peak_memory() / 1e6)
 
 
 def peak_memory() -> int:
