@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxopt.analysis.channels.atoms import Kept
 from onnxopt.analysis.channels.trace import Trace
-from onnxopt.graph import Graph, Tensor, Variable
+from onnxopt.graph import Graph, Node, Tensor, Variable
 
 
 def cut(graph: Graph, relations: Trace, kept: Kept) -> None:
@@ -39,13 +39,16 @@ def cut(graph: Graph, relations: Trace, kept: Kept) -> None:
 
 def _drop_unread(graph: Graph, tensors: list[Tensor]) -> None:
     """Remove nodes whose value was copied and is read by nobody any more: Constant, Identity, shape arithmetic."""
-    for tensor in tensors:
-        node = graph.producer(tensor)
-        if node is None or any(t.outputs or graph.is_output(t) for t in node.outputs):
+    dead: dict[int, Node] = {}
+    waiting = list(tensors)
+    while waiting:
+        node = graph.producer(waiting.pop())
+        if node is None or id(node) in dead or any(graph.is_output(t) for t in node.outputs):
             continue
-        above = list(node.inputs)
-        graph.remove(node)
-        _drop_unread(graph, above)
+        if all(id(reader) in dead for t in node.outputs for reader in t.outputs):
+            dead[id(node)] = node
+            waiting += node.inputs
+    graph.remove(*dead.values())
 
 
 def _forget_lengths(graph: Graph, relations: Trace, kept: Kept) -> None:

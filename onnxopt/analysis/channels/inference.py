@@ -53,7 +53,9 @@ class LateShapes:
                 continue
             if dtype is None:
                 return
-            types[tensor.name] = helper.make_tensor_type_proto(onnx_dtype(dtype), self.shape(tensor))
+            shape = self.shape(tensor)
+            dims = None if shape is None else [None if d == -1 else d for d in shape]
+            types[tensor.name] = helper.make_tensor_type_proto(onnx_dtype(dtype), dims)
             known = sizes(tensor)
             values = None if known is None else numbers(known)
             if known is not None and values is not None:

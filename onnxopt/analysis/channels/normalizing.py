@@ -10,10 +10,11 @@ from onnxopt.analysis.channels.trace import Refuse, Trace
 from onnxopt.graph import Node
 
 STATISTICS = frozenset({"ReduceMean", "ReduceMax", "ReduceMin"})
+SUMS = frozenset({"ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2"})
 
 
 def reduce(node: Node, trace: Trace) -> None:
-    """Reductions over positions; over channels only means and extremes, where the policy allows it."""
+    """Reductions over positions; over channels only sums, means and extremes, where the policy allows it."""
     source = node.inputs[0]
     tracked = trace.tracked(source)
     if not tracked:
@@ -42,10 +43,13 @@ def _statistic(
         Refuse: The policy forbids it, or two axes of channels are summarised at once.
     """
     known = node.op in STATISTICS or node.op.endswith("Normalization")
-    if not trace.policy.normalized_width or not known or len(across) != 1:
+    if not trace.policy.normalized_width or not (known or node.op in SUMS) or len(across) != 1:
         raise Refuse(otherwise)
     atoms = trace.tracked(node.inputs[0])[across[0]]
-    trace.statistic(across[0], axes, rank, atoms)
+    if node.op in SUMS:
+        trace.sum(0, across[0], rank, atoms)
+    else:
+        trace.statistic(across[0], axes, rank, atoms)
     return atoms
 
 

@@ -16,8 +16,9 @@ from math import prod
 import numpy as np
 
 from onnxopt.analysis.channels.atoms import IntArray, Kept
+from onnxopt.analysis.channels.sizes import Size, Sizes, lift, sources
 from onnxopt.analysis.channels.trace import Refuse, Rule, Trace
-from onnxopt.graph import Graph, Node
+from onnxopt.graph import Array, Graph, Node, Tensor
 
 Dim = int | str
 Run = tuple[list[int], list[int]]
@@ -44,68 +45,72 @@ def _merged(dims: list[Dim]) -> Dim:
 def reshape(node: Node, trace: Trace) -> None:
     """Reshape to a target that is known, but for lengths that pass."""
     tracked = trace.tracked(node.inputs[0])
-    if not tracked:
+    known = _target(node, trace)
+    counted = [] if known is None else sources(known)
+    if not tracked and not counted:
         return
+    if known is None or any(s.value is None and s.atoms for s in known):
+        raise Refuse("has a target that cannot be read")
     before = _dims(node, trace)
-    target = _target(node, trace, before)
-    if node.attrs.get("allowzero") and 0 in target:
-        raise Refuse("has a target of length 0")
-    after = _resolve(before, target)
+    after = _resolve(before, known)
     placed = _follow(node, trace, before, after)
     trace.put_all(node.outputs[0], placed)
-    literal = [_literal(i, d, after, tracked) for i, d in enumerate(target)]
-    if literal.count(-1) > 1:
-        raise Refuse("has several unknown lengths")
-    speaking = {i: atoms for i, atoms in placed.items() if literal[i] > 0}
-    watched = [*tracked.values(), *speaking.values()]
-    if speaking or trace.graph.constant(node.inputs[-1]) is None:
-        trace.edit(np.concatenate(watched), partial(_set_target, target=literal, placed=speaking))
+    literal = {i: _literal(i, s, after, tracked, node) for i, s in enumerate(known) if s.value is not None}
+    speaking = {i: atoms for i, atoms in placed.items() if literal.get(i, 0) > 0}
+    rewritten = [atoms for i, atoms in tracked.items() if known[i : i + 1].any() and literal.get(i) != known[i].value]
+    watched = [*counted, *speaking.values(), *rewritten]
+    if watched:
+        trace.edit(np.concatenate(watched), partial(_set_target, length=len(known), literal=literal, placed=speaking))
 
 
-def _target(node: Node, trace: Trace, before: list[Dim]) -> list[int]:
-    """Target as ONNX has it: 0 copies the input's length, -1 takes what is left.
-
-    Raises:
-        Refuse: A length is unknown and is not that of the input at this place.
-    """
-    if "shape" in node.attrs:
-        return [int(v) for v in node.attrs["shape"]]
-    known = trace.target(node, 1)
-    if known is None:
-        raise Refuse("has a shape that cannot be read")
-    target = []
-    for place, size in enumerate(known):
-        same = size.symbol is not None and place < len(before) and before[place] == size.symbol
-        target.append(size.value if size.value is not None else 0 if same else -1)
-    return target
+def _target(node: Node, trace: Trace) -> Sizes | None:
+    return lift(np.asarray(node.attrs["shape"])) if "shape" in node.attrs else trace.target(node, 1)
 
 
-def _literal(place: int, given: int, after: list[Dim], tracked: Mapping[int, IntArray]) -> int:
+def _literal(place: int, size: Size, after: list[Dim], tracked: Mapping[int, IntArray], node: Node) -> int:
     """What to write into the target: a 0 that copies the length of a channel axis would copy the new one."""
     length = after[place]
-    return length if given == 0 and place in tracked and isinstance(length, int) else given
+    assert size.value is not None
+    if size.value == 0 and node.attrs.get("allowzero"):
+        raise Refuse("has a target of length 0")
+    return length if size.value == 0 and place in tracked and isinstance(length, int) else size.value
 
 
-def _set_target(graph: Graph, node: Node, kept: Kept, *, target: list[int], placed: Mapping[int, IntArray]) -> None:
-    values = [kept.count(placed[i]) if i in placed else d for i, d in enumerate(target)]
+def _set_target(
+    graph: Graph, node: Node, kept: Kept, *, length: int, literal: Mapping[int, int], placed: Mapping[int, IntArray]
+) -> None:
+    """Write the target; more than one length that only the model knows is taken from what it computes."""
+    values = [kept.count(placed[i]) if i in placed else literal.get(i, -1) for i in range(length)]
     if "shape" in node.attrs:
         node.attrs["shape"] = values
+        return
+    target = graph.add_constant(node.inputs[1].name, np.asarray(values, np.int64))
+    if values.count(-1) > 1:
+        given = np.isin(np.arange(length), list(literal))
+        inputs: list[Tensor | Array] = [given, target, node.inputs[1]]
+        node.inputs[1] = graph.add_node("Where", inputs, name=f"{node.name or node.op}_target", before=node).outputs[0]
     else:
-        node.inputs[1] = graph.add_constant(node.inputs[1].name, np.asarray(values, np.int64))
+        node.inputs[1] = target
 
 
 def _dims(node: Node, trace: Trace) -> list[Dim]:
     shape = trace.shape(node.inputs[0])
     if shape is None:
         raise Refuse("has an input of unknown rank")
-    return [f"axis {i}" if d is None else d for i, d in enumerate(shape)]
+    return [f"axis {i}" if d is None or d == -1 else d for i, d in enumerate(shape)]
 
 
-def _resolve(dims: list[Dim], wanted: list[int]) -> list[Dim]:
+def _resolve(dims: list[Dim], wanted: Sizes) -> list[Dim]:
     """Output dimensions: 0 copies the input's, -1 takes what is left."""
-    out: list[Dim] = [dims[i] if w == 0 and i < len(dims) else w for i, w in enumerate(wanted)]
-    if -1 not in out:
-        return out
+    out: list[Dim] = [
+        (s.symbol or f"length {i}") if s.value is None else dims[i] if s.value == 0 and i < len(dims) else s.value
+        for i, s in enumerate(wanted)
+    ]
+    strange = [i for i, d in enumerate(out) if isinstance(d, str) and d not in dims]
+    if len(strange) == 1 and -1 not in out:
+        out[strange[0]] = -1
+    if -1 not in out or len(strange) > 1:
+        return ["?" if d == -1 else d for d in out]
     left = list(dims)
     for dim in out:
         if isinstance(dim, str) and dim in left:
@@ -149,21 +154,25 @@ def _runs(before: list[Dim], after: list[Dim]) -> list[Run]:
 
 def _middle(before: list[Dim], after: list[Dim], old: range, new: range) -> list[Run]:
     whole: list[Run] = [([*old], [*new])]
-    if not all(isinstance(d, int) for d in [*(before[i] for i in old), *(after[i] for i in new)]):
-        return whole
     runs: list[Run] = [([], [])]
     left, right = list(old), list(new)
     a = b = 1
     while left or right:
-        if a == b and (runs[-1][0] or runs[-1][1]) and a != 1:
+        if a == b != 1:
             runs.append(([], []))
             a = b = 1
+        if a == b and not all(
+            isinstance(d, int) for d in [*(before[i] for i in left[:1]), *(after[i] for i in right[:1])]
+        ):
+            return [*runs, (left, right)]
         if left and (a <= b or not right):
             a *= _number(before[left[0]])
             runs[-1][0].append(left.pop(0))
         else:
             b *= _number(after[right[0]])
             runs[-1][1].append(right.pop(0))
+        if not a or not b:
+            return whole
     return runs if a == b else whole
 
 

@@ -245,7 +245,7 @@ class Trace:
         known = self.tracked(tensor).get(axis)
         if known is not None:
             return Size(len(known), atoms=(known,))
-        return Size(dim) if isinstance(dim, int) else Size(symbol=dim)
+        return Size(dim if dim >= 0 else None) if isinstance(dim, int) else Size(symbol=dim)
 
     def _keep_values(self, node: Node) -> None:
         """What a node reads of the number of channels stays as it is: a scale of 1/sqrt(dim) speaks of the original."""
