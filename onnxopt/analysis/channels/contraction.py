@@ -12,7 +12,7 @@ from onnxopt.graph import Node
 
 def matmul(node: Node, trace: Trace) -> None:
     """MatMul of any two tensors with at least two axes each."""
-    sides = [i for i in (1, 0) if trace.graph.constant(node.inputs[i]) is not None]
+    sides = [i for i in (1, 0) if trace.constant(node.inputs[i]) is not None]
     if sides and trace.weight(node, sides[0]).ndim == 2:
         _constant(node, trace, sides[0])
     else:
@@ -78,7 +78,7 @@ def _sum(node: Node, trace: Trace, axes: tuple[int, int], rank: int) -> None:
     size = next(n for t, a in zip(node.inputs, axes, strict=True) if (n := trace.size(t, a)) is not None)
     atoms = []
     for index, (tensor, axis) in enumerate(zip(node.inputs, axes, strict=True)):
-        if trace.graph.constant(tensor) is None:
+        if trace.constant(tensor) is None:
             atoms.append(trace.axis(tensor, axis, size))
         elif trace.size(tensor, axis) == size:
             atoms.append(made := trace.atoms.fresh(size))
@@ -86,5 +86,5 @@ def _sum(node: Node, trace: Trace, axes: tuple[int, int], rank: int) -> None:
         else:
             raise Refuse("multiplies by a constant of another size")
     trace.atoms.tie(*atoms)
-    activation = 0 if trace.graph.constant(node.inputs[0]) is None else 1
+    activation = 0 if trace.constant(node.inputs[0]) is None else 1
     trace.sum(activation, axes[activation], rank if activation == 0 else trace.rank(node.inputs[1]), atoms[0])

@@ -4,10 +4,9 @@ By construction the outputs are those of the original with the same channels mas
 channels and any weights: each is the other's test.
 """
 
-import numpy as np
-
-from onnxopt.analysis.channels.atoms import Kept
+from onnxopt.analysis.channels.atoms import BoolArray, Kept
 from onnxopt.analysis.channels.trace import Trace
+from onnxopt.analysis.channels.weights import cut_weight
 from onnxopt.graph import Graph, Node, Tensor, Variable
 
 
@@ -21,13 +20,21 @@ def cut(graph: Graph, relations: Trace, kept: Kept) -> None:
     """
     nodes = list(graph.nodes)
     sources: list[Tensor] = []
+    slots: dict[tuple[int, int], dict[int, BoolArray]] = {}
     for site in relations.sites:
-        if kept.all(site.atoms):
+        if not kept.all(site.atoms):
+            slots.setdefault((site.node, site.input), {})[site.axis] = kept.where(site.atoms)
+    done: dict[tuple[object, ...], Tensor] = {}
+    for (position, index), keep in slots.items():
+        node = nodes[position]
+        tensor = node.inputs[index]
+        key = (id(tensor), *((axis, stays.tobytes()) for axis, stays in sorted(keep.items())))
+        sources.append(tensor)
+        if key in done:
+            node.inputs[index] = done[key]
             continue
-        node = nodes[site.node]
-        sources.append(node.inputs[site.input])
-        own = graph.own_constant(node, site.input)
-        own.values = np.compress(kept.where(site.atoms), own.values, axis=site.axis)
+        cut_weight(graph, node, index, keep)
+        done[key] = node.inputs[index]
     for edit in relations.edits:
         if not kept.all(edit.atoms):
             sources += nodes[edit.node].inputs[1:]

@@ -71,7 +71,7 @@ def _meet(node: Node, trace: Trace, lead: IntArray, other: tuple[int, Tensor, in
         trace.hold(node, lead, f"joins them with '{tensor.name}' of unknown size")
     elif size != len(lead):
         raise Refuse(f"joins {len(lead)} channels with {size}")
-    elif trace.graph.constant(tensor) is not None:
+    elif trace.constant(tensor) is not None:
         trace.site("constant", index, axis, lead)
     else:
         trace.atoms.tie(lead, trace.axis(tensor, axis))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from onnxopt.analysis.channels.groups import ChannelGroups, Group
 from onnxopt.analysis.channels.trace import Site
+from onnxopt.analysis.channels.weights import weight_value
 from onnxopt.graph import Graph
 
 FloatArray = npt.NDArray[np.float64]
@@ -45,7 +46,7 @@ def score_groups(graph: Graph, found: ChannelGroups, criterion: str) -> dict[str
 def _norms(graph: Graph, site: Site, criterion: str) -> FloatArray:
     """Norm of each slice along the site's axis."""
     node = graph.nodes[site.node]
-    values = graph.constant(node.inputs[site.input])
+    values = weight_value(graph, node.inputs[site.input])
     assert values is not None
     weights = np.abs(np.asarray(values, np.float64))
     if node.op == "BatchNormalization":

@@ -30,7 +30,7 @@ def _agree(node: Node, trace: Trace, axis: int) -> IntArray:
     """Tie an axis of all inputs; constants are cut along it."""
     lead = next(atoms for t in node.inputs if (atoms := trace.tracked(t).get(axis)) is not None)
     for index, tensor in enumerate(node.inputs):
-        if trace.graph.constant(tensor) is None:
+        if trace.constant(tensor) is None:
             trace.atoms.tie(lead, trace.axis(tensor, axis, len(lead)))
         elif trace.size(tensor, axis) == len(lead):
             trace.site("constant", index, axis, lead)

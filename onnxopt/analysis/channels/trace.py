@@ -7,7 +7,7 @@ raises `Refuse`, is a barrier: the channels that reach it are fixed, and the mes
 An axis that is not tracked never changes. So everything a rule does not mention is safe by default.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from math import prod
 
@@ -19,6 +19,7 @@ from onnxopt.analysis.channels.atoms import Atoms, IntArray, Kept
 from onnxopt.analysis.channels.facts import DEFAULT, Edit, Policy, Refuse, Role, Site, Statistic, Sum
 from onnxopt.analysis.channels.inference import LateShapes
 from onnxopt.analysis.channels.sizes import Size, Sizes
+from onnxopt.analysis.channels.weights import is_weight, stored, weight_value
 from onnxopt.analysis.shapes import Shape, Shapes
 from onnxopt.graph import Array, Constant, Graph, Node, Tensor, is_standard, label
 from onnxopt.graph_proto import walk
@@ -111,7 +112,7 @@ class Trace:
             return known
         made = self.atoms.fresh(found)
         self.atoms.fix(made, self._origin(tensor))
-        if self.graph.constant(tensor) is None:
+        if self.constant(tensor) is None:
             self.put(tensor, axis, made)
         return made
 
@@ -134,13 +135,17 @@ class Trace:
             if axis not in axes:
                 self.hold(node, atoms, f"reads axis {axis} as a position, not as channels")
 
+    def constant(self, tensor: Tensor) -> Array | None:
+        """Value of a constant that is not tracked, also behind Cast, Transpose and DequantizeLinear."""
+        return None if self.tracked(tensor) else weight_value(self.graph, tensor)
+
     def weight(self, node: Node, index: int) -> Array:
         """Value of a constant input.
 
         Raises:
             Refuse: It is no constant.
         """
-        value = self.graph.constant(node.inputs[index]) if index < len(node.inputs) else None
+        value = self.constant(node.inputs[index]) if index < len(node.inputs) else None
         if value is None:
             raise Refuse(f"has an input {index} that is no constant")
         return value
@@ -286,13 +291,32 @@ class Trace:
             for atoms in [] if known is None else sizes.sources(known):
                 self.atoms.fix(atoms, f"graph output '{tensor.name}' tells how many they are")
 
+    def tie_shared(self) -> None:
+        """Tie the channels of places that read one weight, where all are free: it can then stay shared."""
+        readers: dict[int, dict[tuple[int, int], dict[int, IntArray]]] = {}
+        for site in self.sites:
+            tensor = self.graph.nodes[site.node].inputs[site.input]
+            if site.role != "constant" and is_weight(self.graph, tensor):
+                slot = readers.setdefault(id(stored(self.graph, tensor)), {}).setdefault((site.node, site.input), {})
+                slot[site.axis] = site.atoms
+        for places in readers.values():
+            first, *others = places.values()
+            if others and all(o.keys() == first.keys() for o in others) and self._are_free(places.values()):
+                for other in others:
+                    for axis, atoms in other.items():
+                        self.atoms.tie(first[axis], atoms)
+
+    def _are_free(self, layouts: Iterable[Mapping[int, IntArray]]) -> bool:
+        atoms = np.concatenate([a for layout in layouts for a in layout.values()])
+        return all(self.atoms.reason(root) is None for root in np.unique(self.atoms.roots(atoms)).tolist())
+
     def stuck(self) -> set[int]:
         """Nodes that had a choice and whose choice left nothing free."""
         fixed = {p: self.atoms.roots(a) for p, a in self.chosen.items()}
         return {p for p, roots in fixed.items() if all(self.atoms.reason(r) for r in np.unique(roots).tolist())}
 
     def _origin(self, tensor: Tensor) -> str:
-        if isinstance(tensor, Constant) or self.graph.constant(tensor) is not None:
+        if self.constant(tensor) is not None:
             return f"constant '{tensor.name}'"
         producer = self.graph.producer(tensor)
         if producer is None:
@@ -335,6 +359,7 @@ def _walk(graph: Graph, shapes: Shapes, rules: Mapping[str, Rule], policy: Polic
             continue
         found.visit(position, node, rules.get(rule_name(node)))
     found.hold_results()
+    found.tie_shared()
     return found
 
 
