@@ -209,8 +209,8 @@ def _place(
 def _take_apart(trace: Trace, grid: IntArray, places: Sequence[int]) -> tuple[int, IntArray]:
     """Leave one axis of a grid of atoms free, and tie them along the others."""
     lines = [np.moveaxis(grid, i, 0).reshape(grid.shape[i], -1) for i in range(grid.ndim)]
-    freedom = [len(np.unique(line[:, 0])) for line in lines]
-    ways = sorted(range(grid.ndim), key=lambda i: (-freedom[i], -i))
+    freest = max(range(grid.ndim), key=lambda i: (len(np.unique(lines[i][:, 0])), i))
+    ways = sorted(range(grid.ndim), key=lambda i: (i != freest, i > freest, -i))  # heads stand right before their dim
     way = ways[trace.prefer(len(ways))]
     trace.atoms.tie(lines[way], lines[way][:, :1])
     free = np.ascontiguousarray(lines[way][:, 0])

@@ -193,7 +193,7 @@ class Trace:
         self.statistics.append(Statistic(self._position, axis, axes, rank, atoms))
 
     def prefer(self, count: int) -> int:
-        """Which of `count` ways to relate channels, sorted by the freedom that they leave, the current node takes."""
+        """Which of `count` ways to relate channels, the one that leaves most freedom first, the current node takes."""
         second = self.policy.whole_blocks != (self._position in self._others)
         return min(int(second), count - 1)
 
