@@ -231,7 +231,7 @@ def main() -> None:
         "--ort-entropy",
         type=int,
         metavar="N",
-        help="compare with ONNX Runtime's entropy calibrator on N images, e.g. 16",
+        help="compare with ONNX Runtime's entropy calibrator, on N images",
     )
     parser.add_argument("--threads", type=int, default=1, help="of every session, for the times; default %(default)s")
     parser.add_argument("--passes", default="simplify,lower", help="before calibration; default %(default)s")

@@ -5,9 +5,9 @@ mixed preset, both where float runs in 32 bits and at the precision that OpenVIN
 on CPUs with AMX or AVX512-BF16: there that is what int8 has to beat.
 
 All candidates of a model are open in one process and run in rounds, each round every candidate once in rotating
-order, with one thread. Printed are medians over the rounds, half the distance between the quartiles as spread, and the
-ratio between each candidate's time and onnxopt's within a round (above 1: onnxopt is faster). The share of MACs in
-int8 is read back from OpenVINO, for graphs in ONNX's format.
+order, with one thread. Printed are medians over the rounds, half the distance between the quartiles as spread, the
+ratio between each candidate's time and onnxopt's within a round (above 1: onnxopt is faster), and the share of MACs
+that run in int8, read back from OpenVINO for graphs in ONNX's format.
 
 NNCF runs in an environment of its own: `pip install -r benchmarks/requirements-peers.txt` there, then
 `--peers-python`. Without it the other candidates are compared.
@@ -28,14 +28,14 @@ from workbench import Subject, markdown, number, say
 
 from onnxopt import model_io
 from onnxopt.errors import OnnxoptError, OptimizationError
+from onnxopt.evaluation import measure
 from onnxopt.registry import load_target
-from onnxopt.report.explain import explain_model
-from onnxopt.runtime.latency import Comparison, compare
+from onnxopt.runtime import latency
 
 try:
-    from onnxopt.runtime.openvino import OpenVinoSession
+    from onnxopt.runtime.openvino import OpenVinoRuntime, OpenVinoSession
 except ImportError:  # an extra of onnxopt
-    OpenVinoSession = None  # type: ignore[assignment,misc]
+    OpenVinoRuntime = OpenVinoSession = None  # type: ignore[assignment,misc]
 
 OURS = "onnxopt"
 NNCF_NAMES = (NNCF_ONNX_NAME, NNCF_OPENVINO_NAME)
@@ -52,9 +52,9 @@ def build(subject: Subject, options: argparse.Namespace, folder: Path) -> dict[s
     return {**make_all(subject, [Maker(OURS, ours), *peers], folder), "float": subject.file}
 
 
-def measure(
+def compare(
     subject: Subject, files: dict[str, Path], precision: str | None, rounds: int, threads: int
-) -> tuple[Comparison, str]:
+) -> tuple[latency.Comparison, str]:
     """Time the candidates against each other on one picture.
 
     Args:
@@ -81,39 +81,43 @@ def measure(
                 raise
             say(f"{subject.name}: {name} failed at {precision or 'the default'} precision: {error}")
     chosen = sessions["float"].compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    return compare({name: partial(session.run, feeds) for name, session in sessions.items()}, rounds=rounds), chosen
+    runs = {name: partial(session.run, feeds) for name, session in sessions.items()}
+    return latency.compare(runs, rounds=rounds), chosen
 
 
-def int8_share(subject: Subject, file: Path) -> float | None:
-    """Share of MACs in int8 by OpenVINO's own account; None for its own format and where it cannot load the graph."""
+def int8_share(subject: Subject, file: Path, precision: str | None) -> float | None:
+    """Share of MACs in int8 by OpenVINO's own account; None for graphs in its own format."""
     if file.suffix != ".onnx":
         return None
-    try:
-        return explain_model(model_io.load(file), load_target("openvino"), subject.inputs).int8_share
-    except OnnxoptError:
-        return None  # loading it to be measured says so
+    graph = model_io.load(file)
+    macs = measure.macs_by_name(graph, measure.cost(graph, load_target("openvino"), subject.inputs))
+    return measure.int8_share(measure.read_kernels(graph, OpenVinoRuntime(precision)), macs)
 
 
 def figures_of(
-    subject: Subject, files: dict[str, Path], shares: dict[str, float | None], comparison: Comparison, precision: str
+    subject: Subject,
+    files: dict[str, Path],
+    shares: dict[str, float | None],
+    comparison: latency.Comparison,
+    precision: str,
 ) -> list[dict[str, Any]]:
     """One record per candidate, float first."""
     bars = {"float": BARS.get(subject.name, {}).get(precision), **dict.fromkeys(NNCF_NAMES, 1.0)}
-    ordered = [comparison["float"], *(latency for latency in comparison.latencies if latency.name != "float")]
+    ordered = [comparison["float"], *(each for each in comparison.latencies if each.name != "float")]
     return [
         {
             "model": subject.name,
             "precision": precision,
-            "candidate": latency.name,
-            "bytes": size(files[latency.name]),
-            "int8_share": shares[latency.name],
-            "ms": latency.milliseconds.median,
-            "spread_ms": latency.milliseconds.spread,
-            **ratio(latency),
-            "bar": bars.get(latency.name),
+            "candidate": each.name,
+            "bytes": size(files[each.name]),
+            "int8_share": shares[each.name],
+            "ms": each.milliseconds.median,
+            "spread_ms": each.milliseconds.spread,
+            **ratio(each),
+            "bar": bars.get(each.name),
             "rounds": comparison.rounds,
         }
-        for latency in ordered
+        for each in ordered
     ]
 
 
@@ -149,9 +153,9 @@ def compare_all(subject: Subject, options: argparse.Namespace) -> list[dict[str,
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         files = build(subject, options, folder)
-        shares = {name: int8_share(subject, file) for name, file in files.items()}
         for asked in ("f32", None):
-            comparison, precision = measure(subject, files, asked, options.rounds, options.threads)
+            comparison, precision = compare(subject, files, asked, options.rounds, options.threads)
+            shares = {each.name: int8_share(subject, files[each.name], asked) for each in comparison.latencies}
             figures = figures_of(subject, files, shares, comparison, precision)
             chosen = f"{precision}, OpenVINO's choice" if asked is None else f"{asked} asked for"
             print(f"**{subject.name}**, {chosen}, {comparison.rounds} rounds\n\n{table(figures)}\n", flush=True)

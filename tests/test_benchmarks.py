@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,70 @@ def test_a_ratio_to_the_first_candidate_is_inverted_with_its_spread() -> None:
 
     slow = Latency("float", Spread(20.0, 1.0), speedup=Spread(0.5, 0.05))
     assert latency_ort.ratio(slow) == {"ratio": 2.0, "ratio_spread": 0.2}
+
+
+@pytest.mark.usefixtures("folder_on_path")
+def test_peers_without_an_environment_are_named_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    peers = load("peers")
+    assert peers.foreign_makers(classifier(), None, 2, peers.FOREIGN) == []
+    said = capsys.readouterr().err
+    assert all(name in said for name in peers.FOREIGN)
+    assert "--peers-python" in said
+
+
+@pytest.mark.usefixtures("folder_on_path")
+def test_a_peer_that_is_not_installed_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers = load("peers")
+    monkeypatch.setitem(peers.FOREIGN, "somebody's", ("with_nobody", ".onnx"))
+    makers = peers.foreign_makers(classifier(), Path(sys.executable), 2, ["somebody's"])
+    assert peers.make_all(classifier(), makers, tmp_path) == {}
+    assert (
+        "somebody's failed: RuntimeError: ModuleNotFoundError: No module named 'with_nobody'" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.usefixtures("folder_on_path")
+def test_a_peer_gets_the_model_and_the_stacked_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = """
+def quantize(model, arrays, output):
+    output.write_text(f"{model.name} {[(name, array.shape) for name, array in arrays.items()]}")
+"""
+    (tmp_path / "with_somebody.py").write_text(tool, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    peers = load("peers")
+    monkeypatch.setitem(peers.FOREIGN, "somebody's", ("with_somebody", ".txt"))
+    makers = peers.foreign_makers(classifier(), Path(sys.executable), 2, ["somebody's"])
+    made = peers.make_all(classifier(), makers, tmp_path)
+    expected = f"patches_classifier.onnx [('{classifier().inputs[0].name}', (2, 1, 3, 64, 64))]"
+    assert made["somebody's"].read_text(encoding="utf-8") == expected
+
+
+def classifier() -> Any:
+    workbench = sys.modules["workbench"]
+    nowhere = argparse.Namespace(shared=Path(), ocr=None, only=None)
+    return workbench.find_subjects(nowhere, ["patches_classifier"])[0]
+
+
+@pytest.mark.usefixtures("folder_on_path")
+def test_candidates_that_lie_in_the_folder_are_taken_from_there(tmp_path: Path) -> None:
+    peers = load("peers")
+    made = tmp_path / "patches_classifier.0.onnx"
+    made.touch()
+    makers = [peers.Maker("kept", Path.unlink), peers.Maker("new", Path.touch, ".xml")]
+    files = peers.make_all(classifier(), makers, tmp_path)
+    assert files == {"kept": made, "new": tmp_path / "patches_classifier.1.xml"}
+    assert all(file.is_file() for file in files.values())
+
+
+@pytest.mark.usefixtures("folder_on_path")
+def test_a_model_in_two_files_is_weighed_with_both(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_bytes(b"123")
+    (tmp_path / "a.bin").write_bytes(b"1234")
+    (tmp_path / "a.onnx").write_bytes(b"12")
+    size = load("latency_openvino").size
+    assert [size(tmp_path / name) for name in ("a.xml", "a.onnx")] == [7, 2]
 
 
 @pytest.mark.usefixtures("folder_on_path")
