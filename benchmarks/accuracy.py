@@ -12,6 +12,7 @@ boxes) and SQNR, both over the scored pictures, are steadier; SQNR is that of th
 """
 
 import tempfile
+from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +122,13 @@ class Judged:
     distance: Comparison
 
 
-def build(subject: Subject, passes: str, targets: Sequence[str], samples: int, folder: Path) -> list[Candidate]:
+def build(subject: Subject, options: Namespace, folder: Path) -> list[Candidate]:
     """Make the candidates, the float model first."""
-    made = candidates_for(subject.file, targets, folder, passes=passes, data=subject.samples(samples))
-    quantize_static_candidate(subject, samples, folder / "peer.onnx")
+    data = subject.samples(options.samples)
+    made = candidates_for(subject.file, options.targets.split(","), folder, passes=options.passes, data=data)
+    if not options.peer:
+        return made
+    quantize_static_candidate(subject, options.samples, folder / "peer.onnx")
     return [*made, Candidate(ORT_NAME, folder / "peer.onnx", OrtRuntime())]
 
 
@@ -186,10 +190,10 @@ def main() -> None:
     parser = workbench.command_line(__doc__, samples=128)
     parser.add_argument("--passes", default="quantize", help="what onnxopt runs; default %(default)s")
     parser.add_argument("--targets", default=TARGETS, metavar="NAMES", help="with commas; default %(default)s")
+    parser.add_argument("--peer", action=BooleanOptionalAction, default=True, help=f"beside {ORT_NAME}")
     parser.add_argument("--threads", type=int, default=1, help="of every session; default %(default)s")
     parser.add_argument("--limit", type=int, help="score on so many pictures only")
     options = parser.parse_args()
-    targets = options.targets.split(",")
     facts = workbench.machine()
     print(f"{workbench.describe_machine(facts)}; passes {options.passes}, {options.samples} calibration pictures\n")
     everything = []
@@ -198,7 +202,7 @@ def main() -> None:
             workbench.say(f"not measured: {subject.name}; its labelled pictures are missing (--shared)")
             continue
         with tempfile.TemporaryDirectory() as folder:
-            candidates = build(subject, options.passes, targets, options.samples, Path(folder))
+            candidates = build(subject, options, Path(folder))
             found = judge(subject, candidates, options.threads, options.limit)
         title = f"**{subject.name}**, {found[0]['metric']} on {found[0]['pictures']} pictures"
         print(f"{title}\n\n{table(found)}\n", flush=True)
