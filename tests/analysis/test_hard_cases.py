@@ -22,7 +22,8 @@ CASES = {
     "02 chunk by computed slices": """
         (float[1,3,6,6] x) => (float[1,2,6,6] y)
         <float[8,3,1,1] w1, float[4,4,3,3] w2, float[2,12,1,1] w3, int64 one = {1}, int64[1] axis = {1},
-         int64[1] zero = {0}, int64 plus = {1}, int64 half = {2}, int64[1] a1 = {0}, int64[1] m1 = {1}, int64[1] m2 = {2}> {
+         int64[1] zero = {0}, int64 plus = {1}, int64 half = {2}, int64[1] a1 = {0}, int64[1] m1 = {1},
+         int64[1] m2 = {2}> {
         a = Conv (x, w1)  b = Sigmoid (a)  s = Shape (b)  c = Gather <axis = 0> (s, axis)
         d = Add (c, plus)  e = Div (d, half)  f = Mul (e, m1)  g = Slice (b, zero, f, axis)
         h = Mul (e, m2)  i = Slice (b, f, h, axis)  j = Conv <pads = [1,1,1,1]> (i, w2)
@@ -35,7 +36,8 @@ CASES = {
     "02 batch, height and width of any size": """
         (float[N,3,H,W] x) => (float[N,K] y)
         <float[8,3,1,1] w1, float[4,4,3,3] w2, float[3,12,1,1] w3, int64[1] axis = {1}, int64[1] zero = {0},
-         int64[1] two = {2}, int64[1] big = {9223372036854775807}, int64 half = {2}, int64 i0 = {0}, int64[1] flat = {-1}> {
+         int64[1] two = {2}, int64[1] big = {9223372036854775807}, int64 half = {2}, int64 i0 = {0},
+         int64[1] flat = {-1}> {
         a = Conv (x, w1)  b = Sigmoid (a)  s = Shape (b)  c = Gather <axis = 0> (s, axis)  e = Div (c, half)
         g = Slice (b, zero, e, axis)  i = Slice (b, e, big, axis)  j = Conv <pads = [1,1,1,1]> (i, w2)
         k = Concat <axis = 1> (g, i, j)  l = Conv (k, w3)  t = Shape (l)  n = Gather <axis = 0> (t, zero)
@@ -48,12 +50,14 @@ CASES = {
         f = Add (q, e)  g = Concat <axis = 1> (p, q, f)  y = Conv (g, w4) }""",
     "04 Concat of Concats, a tap that feeds two Concats and a convolution": """
         (float[1,3,8,8] x) => (float[1,2,4,4] y)
-        <float[6,3,1,1] w1, float[4,6,1,1] w2, float[5,6,1,1] w3, float[7,9,1,1] w4, float[8,13,3,3] w5, float[3,6,3,3] w6,
+        <float[6,3,1,1] w1, float[4,6,1,1] w2, float[5,6,1,1] w3, float[7,9,1,1] w4, float[8,13,3,3] w5,
+        float[3,6,3,3] w6,
          float[2,17,1,1] w7, float[4] up = {1,1,2,2}> {
         a = Conv (x, w1)  tap = Sigmoid (a)  b = Conv (tap, w2)  c = Conv (tap, w3)  d = Concat <axis = 1> (b, c)
         e = Conv (d, w4)  f = Concat <axis = 1> (e, tap)  g = Conv <strides = [2,2], pads = [1,1,1,1]> (f, w5)
         h = Conv <strides = [2,2], pads = [1,1,1,1]> (tap, w6)  i = Concat <axis = 1> (g, h)
-        j = MaxPool <kernel_shape = [2,2], strides = [2,2]> (tap)  k = Concat <axis = 1> (i, j)  y = Conv (k, w7) }""",
+        j = MaxPool <kernel_shape = [2,2], strides = [2,2]> (tap)  k = Concat <axis = 1> (i, j)  y = Conv (k,
+        w7) }""",
     "07 one tensor four times in one Concat": """
         (float[1,3,8,8] x) => (float[1,2,8,8] y) <float[6,3,1,1] w1, float[5,24,1,1] w2, float[2,5,1,1] w3> {
         a = Conv (x, w1)  b = MaxPool <kernel_shape = [3,3], pads = [1,1,1,1]> (a)
@@ -62,7 +66,8 @@ CASES = {
         e = Concat <axis = 1> (a, b, c, d)  f = Conv (e, w2)  g = Sigmoid (f)  y = Conv (g, w3) }""",
     "08 head with box distribution and class tower, two scales": """
         (float[1,3,8,8] x) => (float[1,4,20] boxes, float[1,5,20] scores)
-        <float[6,3,3,3] w1, float[8,6,3,3] w2, float[7,6,3,3] b1, float[16,7,1,1] b2, float[6,1,3,3] c1, float[9,6,1,1] c2,
+        <float[6,3,3,3] w1, float[8,6,3,3] w2, float[7,6,3,3] b1, float[16,7,1,1] b2, float[6,1,3,3] c1,
+        float[9,6,1,1] c2,
          float[5,9,1,1] c3, float[7,8,3,3] e1, float[16,7,1,1] e2, float[9,8,1,1] f2, float[5,9,1,1] f3,
          float[1,4,1,1] bins = {0,1,2,3}, int64[3] sb = {1,16,-1}, int64[3] sc = {1,5,-1}, int64[4] s4 = {1,4,4,20},
          int64[3] s3 = {1,4,20}> {
@@ -91,7 +96,8 @@ CASES = {
         (float[1,4,6,6] x) => (float[1,2,6,6] y)
         <float[12,4,1,1] w1, float[24,1,3,3] wd, float[12,6,1,1] g4, float[10,12,1,1] w2, float[20,5,1,1] g2,
          float[2,20,1,1] w3> {
-        a = Conv (x, w1)  b = Conv <group = 12, pads = [1,1,1,1]> (a, wd)  c = Conv <group = 4> (b, g4)  d = Sigmoid (c)
+        a = Conv (x, w1)  b = Conv <group = 12, pads = [1,1,1,1]> (a, wd)  c = Conv <group = 4> (b, g4)
+        d = Sigmoid (c)
         e = Conv (d, w2)  f = Conv <group = 2> (e, g2)  g = Tanh (f)  y = Conv (g, w3) }""",
     "10 ResNeXt block": """
         (float[1,4,6,6] x) => (float[1,2,6,6] y)
@@ -106,7 +112,8 @@ CASES = {
         d = Conv <group = 6, pads = [1,1,1,1]> (c, wd)  e = Conv (d, w3)  f = Concat <axis = 1> (p, e)
         g = Reshape (f, apart)  h = Transpose <perm = [0,2,1,3,4]> (g)  i = Reshape (h, together)
         r, s = Split <axis = 1> (i, sizes)  t = Conv (s, w4)  u = Concat <axis = 1> (r, t)
-        j = Reshape (u, apart)  k = Transpose <perm = [0,2,1,3,4]> (j)  l = Reshape (k, together)  y = Conv (l, w5) }""",
+        j = Reshape (u, apart)  k = Transpose <perm = [0,2,1,3,4]> (j)  l = Reshape (k, together)  y = Conv (l,
+        w5) }""",
     "11 channel shuffle between grouped convolutions": """
         (float[1,3,6,6] x) => (float[1,2,6,6] y)
         <float[12,3,1,1] w1, float[12,4,1,1] g1, float[12,1,3,3] wd, float[12,4,1,1] g2, int64[5] apart = {1,3,4,6,6},
@@ -129,14 +136,16 @@ CASES = {
     "13 dense block with pre-activation": """
         (float[1,3,5,5] x) => (float[1,2,5,5] y)
         <float[4,3,1,1] w1, float[4] g1, float[4] b1, float[4] m1, float[4] v1 = {1,2,3,4}, float[3,4,1,1] w2,
-         float[7] g2, float[7] b2, float[7] m2, float[7] v2 = {1,2,3,4,5,6,7}, float[3,7,1,1] w3, float[10] g3, float[10] b3,
+         float[7] g2, float[7] b2, float[7] m2, float[7] v2 = {1,2,3,4,5,6,7}, float[3,7,1,1] w3, float[10] g3,
+         float[10] b3,
          float[10] m3, float[10] v3 = {1,2,3,4,5,6,7,8,9,10}, float[2,10,1,1] w4> {
         a = Conv (x, w1)  b = BatchNormalization (a, g1, b1, m1, v1)  c = Relu (b)  d = Conv (c, w2)
         e = Concat <axis = 1> (a, d)  f = BatchNormalization (e, g2, b2, m2, v2)  g = Relu (f)  h = Conv (g, w3)
         i = Concat <axis = 1> (e, h)  j = BatchNormalization (i, g3, b3, m3, v3)  k = Relu (j)  y = Conv (k, w4) }""",
     "14 identity and projection shortcuts, pre-activation, layer scale": """
         (float[1,3,6,6] x) => (float[1,2,6,6] y)
-        <float[8,3,1,1] w0, float[4,8,1,1] w1, float[8,4,1,1] w2, float[8,1,1] gamma, float[8] g, float[8] b, float[8] m,
+        <float[8,3,1,1] w0, float[4,8,1,1] w1, float[8,4,1,1] w2, float[8,1,1] gamma, float[8] g, float[8] b,
+        float[8] m,
          float[8] v = {1,2,3,4,5,6,7,8}, float[5,8,1,1] w3, float[8,5,1,1] w4, float[8,8,1,1] wp, float rezero,
          float[2,8,1,1] w5> {
         a = Conv (x, w0)  c = Conv (a, w1)  d = Relu (c)  e = Conv (d, w2)  f = Mul (gamma, e)  h = Add (a, f)
@@ -166,8 +175,10 @@ CASES = {
     "17 islands of channels last": """
         (float[1,4,4,3] x) => (float[1,4,4,2] y)
         <float[6,3,1,1] w1, float[6] b1, float[5,6,1,1] w2, float[5] scale, float[5,2] w3> {
-        a = Transpose <perm = [0,3,1,2]> (x)  b = Conv (a, w1, b1)  c = Transpose <perm = [0,2,3,1]> (b)  d = Sigmoid (c)
-        e = Transpose <perm = [0,3,1,2]> (d)  f = Conv (e, w2)  g = Transpose <perm = [0,2,3,1]> (f)  h = Mul (g, scale)
+        a = Transpose <perm = [0,3,1,2]> (x)  b = Conv (a, w1, b1)  c = Transpose <perm = [0,2,3,1]> (b)
+        d = Sigmoid (c)
+        e = Transpose <perm = [0,3,1,2]> (d)  f = Conv (e, w2)  g = Transpose <perm = [0,2,3,1]> (f)  h = Mul (g,
+        scale)
         y = MatMul (h, w3) }""",
     "17 block with normalisation in channels last": """
         (float[1,3,4,4] x) => (float[1,2,4,4] y)
@@ -190,7 +201,9 @@ def sizes_of(name: str) -> dict[str, int]:
 
 
 def test_02_computed_halves_may_lose_different_numbers() -> None:
-    assert sizes_of("02 chunk by computed slices") == sizes_of("02 chunk by Split") == {"a[0:4]": 4, "a[4:8]": 4, "j": 4}
+    assert (
+        sizes_of("02 chunk by computed slices") == sizes_of("02 chunk by Split") == {"a[0:4]": 4, "a[4:8]": 4, "j": 4}
+    )
 
 
 def test_08_the_towers_of_two_scales_share_nothing() -> None:

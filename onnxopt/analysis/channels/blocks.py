@@ -10,10 +10,7 @@ from onnxopt.graph import Graph, Node
 
 
 def group_normalization(node: Node, trace: Trace) -> None:
-    """GroupNormalization: the channels of a group share statistics, so whole groups go.
-
-    Up to opset 20 scale and shift have one value per group, from 21 on one per channel.
-    """
+    """GroupNormalization (from opset 21 on): the channels of a group share statistics, so whole groups go."""
     tracked = trace.tracked(node.inputs[0])
     if not tracked:
         return
@@ -23,11 +20,9 @@ def group_normalization(node: Node, trace: Trace) -> None:
     blocks = channels.reshape(groups, -1)
     trace.atoms.tie(blocks, blocks[:, :1])
     for index in (1, 2):
-        length = trace.weight(node, index).shape[0]
-        if length not in {groups, len(channels)}:
-            raise Refuse("has constants of another size")
-        along = channels if length == len(channels) else blocks[:, 0]
-        trace.site("through" if index == 1 else "constant", index, 0, along)
+        if trace.weight(node, index).shape[0] != len(channels):
+            raise Refuse("has constants per group, as before opset 21")
+        trace.site("through" if index == 1 else "constant", index, 0, channels)
     trace.edit(channels, partial(_set_groups, blocks=blocks[:, 0]))
     trace.put_all(node.outputs[0], tracked)
 

@@ -79,7 +79,7 @@ class LateShapes:
             found: dict[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
                 schema, self._protos[position], types, data, opset_imports=imports
             )
-        except (onnx.defs.SchemaError, shape_inference.InferenceError):
+        except (onnx.defs.SchemaError, onnx.checker.ValidationError, shape_inference.InferenceError):
             return {}
         return found
 

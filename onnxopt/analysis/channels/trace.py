@@ -7,7 +7,7 @@ raises `Refuse`, is a barrier: the channels that reach it are fixed, and the mes
 An axis that is not tracked never changes. So everything a rule does not mention is safe by default.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from math import prod
 
@@ -292,7 +292,10 @@ class Trace:
                 self.atoms.fix(atoms, f"graph output '{tensor.name}' tells how many they are")
 
     def tie_shared(self) -> None:
-        """Tie the channels of places that read one weight, where all are free: it can then stay shared."""
+        """Tie the channels of places that read one weight, so that it can stay shared.
+
+        Not where an axis is free in one place and fixed in another: there the weight becomes two.
+        """
         readers: dict[int, dict[tuple[int, int], dict[int, IntArray]]] = {}
         for site in self.sites:
             tensor = self.graph.nodes[site.node].inputs[site.input]
@@ -301,13 +304,13 @@ class Trace:
                 slot[site.axis] = site.atoms
         for places in readers.values():
             first, *others = places.values()
-            if others and all(o.keys() == first.keys() for o in others) and self._are_free(places.values()):
-                for other in others:
-                    for axis, atoms in other.items():
-                        self.atoms.tie(first[axis], atoms)
+            free = {axis: [self._are_free(p[axis]) for p in places.values() if axis in p] for axis in first}
+            if others and all(len(f) == len(places) and len(set(f)) == 1 for f in free.values()):
+                for axis in (a for a, f in free.items() if f[0]):
+                    for other in others:
+                        self.atoms.tie(first[axis], other[axis])
 
-    def _are_free(self, layouts: Iterable[Mapping[int, IntArray]]) -> bool:
-        atoms = np.concatenate([a for layout in layouts for a in layout.values()])
+    def _are_free(self, atoms: IntArray) -> bool:
         return all(self.atoms.reason(root) is None for root in np.unique(self.atoms.roots(atoms)).tolist())
 
     def stuck(self) -> set[int]:
