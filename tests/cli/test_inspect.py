@@ -82,3 +82,28 @@ def test_bad_files(onnxopt, tmp_path):
         assert result.exit_code == 2
         assert problem in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_groups(onnxopt, net):
+    result = onnxopt("inspect", net, "--groups")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[:6] == [
+        "2 of 3 groups are free, with 16 of 21 channels",
+        "",
+        "Conv_0: 8 channels, 50.69 k MACs, free",
+        "  made by      Conv_0  input 1 axis 0",
+        "  constant of  Conv_0  input 2 axis 0",
+        "  summed by    Conv_2  input 1 axis 1",
+    ]
+    assert "Gemm_6: 5 channels, 40 MACs, fixed: graph output 'scores'" in result.stdout
+
+
+def test_groups_as_json(onnxopt, net):
+    groups = json.loads(onnxopt("inspect", net, "--groups", "--json").stdout)
+    assert [(g["name"], g["channels"], g["fixed"]) for g in groups] == [
+        ("Conv_0", 8, None),
+        ("Conv_2", 8, None),
+        ("Gemm_6", 5, "graph output 'scores'"),
+    ]
+    assert groups[0]["macs"] == 64 * 8 * 27 + 64 * 8 * 72
+    assert {"node": "Conv_2", "role": "in", "input": 1, "axis": 1} in groups[0]["members"]

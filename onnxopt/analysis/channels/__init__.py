@@ -1,17 +1,33 @@
 """Which channels of a graph depend on each other, and how to remove them.
 
 * `atoms`: channels as atoms, tied and fixed;
+* `facts`: what rules find out; `sizes`, `inference`: shape arithmetic, and shapes that follow from it;
 * `trace`: the walk that relates the axes of all tensors, and the words in which rules are written;
-* `weighted`, `elementwise`, `segments`, `geometry`, `reshaping`: the rules; `table`: operator to rule;
-* `groups`: what can be removed, what goes with it, what is fixed and why;
-* `cutting`: remove channels, or mask them;
+* `weighted`, `contraction`, `elementwise`, `normalizing`, `segments`, `geometry`, `blocks`, `reshaping`: the rules;
+  `table`: operator to rule, and how others add theirs;
+* `groups`: what can be removed, what goes with it, what is fixed and why; `listing`: that in words;
+* `cutting`: remove channels, from constants as `weights` finds them; `masking`: mask them instead;
+  `provenance`: which are left in each tensor;
 * `scoring`, `selection`: which ones.
 """
 
 from onnxopt.analysis.channels.cutting import cut
 from onnxopt.analysis.channels.facts import Policy
 from onnxopt.analysis.channels.groups import ChannelGroups, Group, Member
+from onnxopt.analysis.channels.listing import groups_facts, groups_text
 from onnxopt.analysis.channels.masking import masked
+from onnxopt.analysis.channels.provenance import provenance
 from onnxopt.analysis.channels.table import RULES
 
-__all__ = ["RULES", "ChannelGroups", "Group", "Member", "Policy", "cut", "masked"]
+__all__ = [
+    "RULES",
+    "ChannelGroups",
+    "Group",
+    "Member",
+    "Policy",
+    "cut",
+    "groups_facts",
+    "groups_text",
+    "masked",
+    "provenance",
+]

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxopt.analysis.channels.atoms import IntArray, Kept
 from onnxopt.analysis.channels.facts import DEFAULT, Policy, Role, Site
-from onnxopt.analysis.channels.table import RULES
+from onnxopt.analysis.channels.table import all_rules
 from onnxopt.analysis.channels.trace import Rule, Trace, trace
 from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.shapes import Shapes, infer
@@ -89,13 +89,13 @@ class ChannelGroups(Analysis):
     def compute(cls, graph: Graph, context: Context) -> Self:
         """Relate the axes of the graph and sort the channels into groups."""
         macs = context.get(Cost).macs
-        relations = trace(graph, context.get(Shapes), RULES, cls.policy)
+        relations = trace(graph, context.get(Shapes), all_rules(), cls.policy)
         return cls(relations, find_groups(relations, macs))
 
     @classmethod
-    def of(cls, graph: Graph, rules: Mapping[str, Rule] = RULES, policy: Policy | None = None) -> Self:
+    def of(cls, graph: Graph, rules: Mapping[str, Rule] | None = None, policy: Policy | None = None) -> Self:
         """Groups of a graph outside a pass, without MACs."""
-        relations = trace(graph, Shapes(*infer(graph)), rules, policy or cls.policy)
+        relations = trace(graph, Shapes(*infer(graph)), rules or all_rules(), policy or cls.policy)
         return cls(relations, find_groups(relations, {}))
 
     @property
@@ -139,6 +139,7 @@ def find_groups(relations: Trace, macs: Mapping[str, int]) -> tuple[Group, ...]:
     for root in sorted(made):
         buckets.setdefault((relations.atoms.reason(root), *places[root]), []).append(root)
     sites = _sites_by_root(relations)
+    products = _products(relations) if macs else []
     groups: list[Group] = []
     taken: set[str] = set()
     for key, roots in buckets.items():
@@ -147,7 +148,8 @@ def find_groups(relations: Trace, macs: Mapping[str, int]) -> tuple[Group, ...]:
         name, channels = _name(relations, found, np.asarray(roots), taken)
         members = tuple(Member(_node_name(relations, s.node), s.role, s.input, s.axis) for s in found)
         reason = key[0] if isinstance(key[0], str) else None
-        carried = _carried(relations, found, np.asarray(roots), macs)
+        axes = [(s.node, s.atoms) for s in found if s.role != "constant"] + products
+        carried = _carried(relations, axes, np.asarray(roots), macs)
         groups.append(Group(name, np.asarray(roots, np.int64), channels, unit, members, reason, carried))
     return tuple(groups)
 
@@ -192,12 +194,20 @@ def _name(relations: Trace, sites: list[Site], roots: IntArray, taken: set[str])
     return name, len(here)
 
 
-def _carried(relations: Trace, sites: list[Site], roots: IntArray, macs: Mapping[str, int]) -> int:
-    """MACs of the nodes times the share of their weights that stands in the group's rows or columns."""
+def _carried(relations: Trace, axes: Sequence[tuple[int, IntArray]], roots: IntArray, macs: Mapping[str, int]) -> int:
+    """MACs of the nodes times the share of their axes that the group takes."""
     rest: dict[int, float] = {}
-    for site in sites:
-        if site.role != "constant":
-            share = float(np.isin(relations.atoms.roots(site.atoms), roots).mean())
-            rest[site.node] = rest.get(site.node, 1.0) * (1 - share)
+    for position, atoms in axes:
+        share = float(np.isin(relations.atoms.roots(atoms), roots).mean())
+        rest[position] = rest.get(position, 1.0) * (1 - share)
     outputs = {i: relations.graph.nodes[i].outputs[0].name for i in rest}
     return round(sum(macs.get(outputs[i], 0) * (1 - left) for i, left in rest.items()))
+
+
+def _products(relations: Trace) -> list[tuple[int, IntArray]]:
+    """Each axis of channels of a product of two activations, with the node's position."""
+    weighted = {site.node for site in relations.sites}
+    summed = [(s.node, s.atoms) for s in relations.sums if s.node not in weighted]
+    nodes = {position: relations.graph.nodes[position] for position, _ in summed}
+    nodes |= {i: n for i, n in enumerate(relations.graph.nodes) if n.op == "MatMul" and i not in weighted}
+    return [*summed, *((i, a) for i, n in nodes.items() for a in relations.tracked(n.outputs[0]).values())]

@@ -1,9 +1,17 @@
 """Operator to channel rule. A new operator is one line here and, at most, a few in a module of rules.
 
 Keys are op types, with the domain before them where it is not ONNX's own. What is not in the table is a barrier.
+
+Other distributions add rules through the entry-point group `onnxopt.channel-rules`: the name is the key, the value a
+function of a node and a `Trace`. For an operator that works on each channel alone the rule `unary` is there already:
+
+    [project.entry-points."onnxopt.channel-rules"]
+    "com.example.Swoosh" = "onnxopt.analysis.channels.elementwise:unary"
+    "com.example.Stack" = "example.rules:stack"
 """
 
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 
 from onnxopt.analysis.channels import (
@@ -17,6 +25,9 @@ from onnxopt.analysis.channels import (
     weighted,
 )
 from onnxopt.analysis.channels.trace import Rule
+from onnxopt.errors import OptimizationError, UsageError
+
+GROUP = "onnxopt.channel-rules"
 
 _UNARY = """
     Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu
@@ -72,3 +83,28 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Upsample": geometry.resize,
     }
 )
+
+
+def all_rules() -> Mapping[str, Rule]:
+    """The table, and what installed distributions add to it.
+
+    Raises:
+        UsageError: Two distributions offer a rule for one operator, or one offers what is here already.
+        OptimizationError: A rule cannot be imported.
+    """
+    found: dict[str, Rule] = dict(RULES)
+    owners: dict[str, str] = {}
+    for entry in entry_points(group=GROUP):
+        if entry.name in RULES or owners.setdefault(entry.name, entry.value) != entry.value:
+            other = owners.get(entry.name, "onnxopt")
+            raise UsageError(f"there are two channel rules for {entry.name}: of {other} and {entry.value}")
+        found[entry.name] = _load(entry)
+    return found
+
+
+def _load(entry: EntryPoint) -> Rule:
+    try:
+        rule: Rule = entry.load()
+    except Exception as error:
+        raise OptimizationError(f"channel rule '{entry.name}' ({entry.value}) cannot be imported: {error}") from error
+    return rule
