@@ -1,11 +1,11 @@
-"""Mask equivalence on random graphs: layers put together at random, random keep sets."""
+"""Mask equivalence and permutation on random graphs: layers put together at random, random keep sets."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mask_equivalence import assert_cut_equals_mask
+from mask_equivalence import assert_close, assert_cut_equals_mask, permuted
 
-from onnxopt.analysis.channels import ChannelGroups
+from onnxopt.analysis.channels import ChannelGroups, Policy
 from onnxopt.testing import outputs_of, parse_graph, random_feeds
 
 LAYERS = (
@@ -21,6 +21,11 @@ LAYERS = (
     "gate",
     "constant",
     "pool",
+    "shuffle",
+    "chunk",
+    "attention",
+    "layernorm",
+    "groupnorm",
 )
 
 
@@ -64,16 +69,61 @@ class Builder:
         elif layer == "split":
             made = [(self.name("t"), size // 2), (self.name("t"), size // 2)]
             self.lines.append(f"{made[0][0]}, {made[1][0]} = Split <axis = 1> ({source})")
+        elif layer == "chunk":
+            made = [(name, size // 2) for name in self.chunk(source)]
         elif layer in {"depthwise", "grouped"}:
             made = [(self.conv(source, size, size, size if layer == "depthwise" else 2), size)]
         else:
-            made = [(self.op(self.elementwise(layer, source, size)), size)]
+            text = self.activation(source) if layer == "act" else self.elementwise(layer, source, size)
+            made = [(self.op(text), size)]
         self.tensors += [(name, out) for name, out in made if out % 2 == 0 and out <= 24]
 
     def pick(self) -> tuple[str, int]:
         return self.tensors[self.random.integers(len(self.tensors))]
 
+    def ints(self, *values: int) -> str:
+        name = self.name("i")
+        self.weights.append(f"int64[{len(values)}] {name} = {{{','.join(map(str, values))}}}")
+        return name
+
+    def reshape(self, source: str, *shape: int) -> str:
+        return self.op(f"Reshape ({source}, {self.ints(*shape)})")
+
+    def transpose(self, source: str, *order: int) -> str:
+        return self.op(f"Transpose <perm = [{','.join(map(str, order))}]> ({source})")
+
+    def chunk(self, source: str) -> list[str]:
+        """Halves whose bound is computed from the shape."""
+        length = self.op(f"Gather ({self.op(f'Shape ({source})')}, {self.ints(1)})")
+        half, axis = self.op(f"Div ({length}, {self.ints(2)})"), self.ints(1)
+        first = self.op(f"Slice ({source}, {self.ints(0)}, {half}, {axis})")
+        return [first, self.op(f"Slice ({source}, {half}, {length}, {axis})")]
+
+    def attention(self, source: str, size: int) -> str:
+        """Two heads over the pixels."""
+        parts = [self.reshape(self.conv(source, size, size), 2, 2, size // 2, 25) for _ in range(3)]
+        scores = self.op(f"Softmax ({self.op(f'MatMul ({self.transpose(parts[0], 0, 1, 3, 2)}, {parts[1]})')})")
+        mixed = self.op(f"MatMul ({parts[2]}, {self.transpose(scores, 0, 1, 3, 2)})")
+        return f"Reshape ({mixed}, {self.ints(2, size, 5, 5)})"
+
+    def layernorm(self, source: str, size: int) -> str:
+        scale, shift = self.weight(str(size)), self.weight(str(size))
+        inner = self.op(f"LayerNormalization ({self.transpose(source, 0, 2, 3, 1)}, {scale}, {shift})")
+        return f"Transpose <perm = [0,3,1,2]> ({inner})"
+
+    def groupnorm(self, source: str, size: int) -> str:
+        flat = self.reshape(source, 0, 2, -1)
+        inner = self.op(f"InstanceNormalization ({flat}, {self.weight('2')}, {self.weight('2')})")
+        return f"Reshape ({inner}, {self.ints(2, size, 5, 5)})"
+
+    def shuffle(self, source: str, size: int) -> str:
+        apart = self.transpose(self.reshape(source, 2, 2, size // 2, 5, 5), 0, 2, 1, 3, 4)
+        return f"Reshape ({apart}, {self.ints(2, -1, 5, 5)})"
+
     def elementwise(self, layer: str, source: str, size: int) -> str:
+        if layer in {"attention", "layernorm", "groupnorm", "shuffle"}:
+            made: str = getattr(self, layer)(source, size)
+            return made
         if layer in {"add", "mul"}:
             same = [t for t, s in self.tensors if s == size]
             return f"{layer.capitalize()} ({source}, {same[self.random.integers(len(same))]})"
@@ -86,8 +136,9 @@ class Builder:
             return f"BatchNormalization ({source}, {scale}, {shift}, {mean}, v{mean})"
         if layer == "constant":
             return f"Add ({source}, {self.weight(f'{size},1,1')})"
-        if layer == "pool":
-            return f"MaxPool <kernel_shape = [3,3], pads = [1,1,1,1]> ({source})"
+        return f"MaxPool <kernel_shape = [3,3], pads = [1,1,1,1]> ({source})"
+
+    def activation(self, source: str) -> str:
         return f"{self.random.choice(['Relu', 'Sigmoid', 'HardSwish', 'Tanh'])} ({source})"
 
     def text(self) -> str:
@@ -99,21 +150,21 @@ class Builder:
         return f"(float[2,4,5,5] x) => (float[2,3] y) <{', '.join(self.weights)}> {{ {body} }}"
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from(LAYERS), min_size=1, max_size=14), st.integers(0, 1000))
-def test_cut_equals_mask(layers: list[str], seed: int) -> None:
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(LAYERS), min_size=1, max_size=12), st.integers(0, 1000), st.booleans(), st.booleans())
+def test_cut_equals_mask(layers: list[str], seed: int, width: bool, blocks: bool) -> None:
     builder = Builder(seed)
     for layer in layers:
         builder.add(layer)
     graph = parse_graph(builder.text(), seed=seed)
     a, b = (outputs_of(graph, random_feeds(graph, s))["y"] for s in (1, 2))
     assert np.abs(a - b).max() > 1e-3 * np.abs(a).max()
-    found = ChannelGroups.of(graph)
+    found = ChannelGroups.of(graph, policy=Policy(normalized_width=width, whole_blocks=blocks))
     choice = {
         group.name: sorted(
             builder.random.permutation(group.size)[: builder.random.integers(1, group.size + 1)].tolist()
         )
         for group in found.free
     }
-    assert choice
     assert_cut_equals_mask(graph, found, choice)
+    assert_close(outputs_of(permuted(graph, found, seed), random_feeds(graph)), outputs_of(graph, random_feeds(graph)))
