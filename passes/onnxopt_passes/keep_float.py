@@ -18,7 +18,6 @@ from functools import cached_property
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.shapes import Shapes
-from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.measure import Ranging
 from onnxopt.calibration.store import complete
 from onnxopt.calibration.table import CalibrationTable
@@ -27,8 +26,9 @@ from onnxopt.evaluation.agreement import worst_sqnr
 from onnxopt.evaluation.budget import Judge
 from onnxopt.evaluation.sensitivity import lone_sqnr
 from onnxopt.graph import label
-from onnxopt.placement import FloatNodes, Placement, emit, plan
+from onnxopt.placement import FloatNodes, Placement, plan
 from onnxopt.placement.tail import FEATURE_OPS
+from onnxopt.placement.trial import quantized
 from onnxopt.runtime.ort import OrtSession
 
 RANKED_ON, JUDGED_ON = 1, 4  # held-out samples
@@ -151,22 +151,25 @@ class _Search:
         if self.context.has(Judge):
             judge = self.context.get(Judge)
             lost = f"a drop of {{:.4f}} is the least found; {judge.allowed:.4f} is allowed"
-            goals.append(_Goal("drop", lambda names: judge.drop(self.quantized(names)), judge.tolerated, -1, lost))
+            goals.append(
+                _Goal(
+                    "drop",
+                    lambda names: judge.drop(quantized(self.graph, self.context, names)),
+                    judge.tolerated,
+                    -1,
+                    lost,
+                )
+            )
         return goals
 
     def quality(self, names: Sequence[str]) -> float:
         """SQNR of the quantized graph with some nodes kept float, as its target's arithmetic defines it."""
-        session = OrtSession(self.quantized(names).to_proto(), threads=2)
+        session = OrtSession(self.trial(names).to_proto(), threads=2)
         return worst_sqnr(self.references, [session.run(f) for f in self.feeds])
 
-    def quantized(self, names: Sequence[str]) -> Graph:
-        """The graph with some nodes kept float; measures what its placement needs and the first one did not."""
-        quantized = self.graph.copy()
-        placement = plan(quantized, self.context.target, self.context.get(Shapes), names)
-        complete(self.graph, list(placement.tensors), self.table, self.context.get(Ranging), self.context)
-        given = self.context.get(GivenRanges) if self.context.has(GivenRanges) else None
-        emit(quantized, self.context.target, placement, self.table, given)
-        return quantized
+    def trial(self, names: Sequence[str]) -> Graph:
+        """The graph quantized with some nodes kept float."""
+        return quantized(self.graph, self.context, names)
 
     @cached_property
     def steps(self) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ SIMPLIFY = NamedPipeline(
 QUANTIZE = NamedPipeline(
     name="quantize",
     summary="Calibrate and insert Q/DQ pairs so that the target runs the model in int8.",
-    text="strip-qdq,upgrade-opset,simplify,sink-upsample,lower,equalize,calibrate,keep-float,insert-qdq,"
+    text="strip-qdq,upgrade-opset,simplify,sink-upsample,lower,equalize,calibrate,keep-float,tune,insert-qdq,"
     "recover,merge-duplicates,eliminate-dead,convert-fp16{precision=fp32}",
     options={
         "high_precision": "upgrade-opset.precision, convert-fp16.precision",
@@ -24,5 +24,6 @@ QUANTIZE = NamedPipeline(
         "recover": "recover.level",
         "silu": "lower.silu",
         "sqnr": "keep-float.sqnr",
+        "tune": "tune.on",
     },
 )
