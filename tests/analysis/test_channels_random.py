@@ -100,10 +100,11 @@ class Builder:
         return [first, self.op(f"Slice ({source}, {half}, {length}, {axis})")]
 
     def attention(self, source: str, size: int) -> str:
-        """Two heads over the pixels."""
-        parts = [self.reshape(self.conv(source, size, size), 2, 2, size // 2, 25) for _ in range(3)]
-        scores = self.op(f"Softmax ({self.op(f'MatMul ({self.transpose(parts[0], 0, 1, 3, 2)}, {parts[1]})')})")
-        mixed = self.op(f"MatMul ({parts[2]}, {self.transpose(scores, 0, 1, 3, 2)})")
+        """Two heads over the pixels; bounded queries and keys keep the softmax from magnifying rounding."""
+        query, key, value = (self.reshape(self.conv(source, size, size), 2, 2, size // 2, 25) for _ in range(3))
+        rows, columns = self.transpose(self.op(f"Tanh ({query})"), 0, 1, 3, 2), self.op(f"Tanh ({key})")
+        scores = self.op(f"Softmax ({self.op(f'MatMul ({rows}, {columns})')})")
+        mixed = self.op(f"MatMul ({value}, {self.transpose(scores, 0, 1, 3, 2)})")
         return f"Reshape ({mixed}, {self.ints(2, size, 5, 5)})"
 
     def layernorm(self, source: str, size: int) -> str:

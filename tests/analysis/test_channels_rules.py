@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxopt.analysis.channels import ChannelGroups, Policy, cut, groups_text, provenance
+from onnxopt.analysis.channels import ChannelGroups, Policy, cut, groups_text, groups_under, provenance
 from onnxopt.analysis.channels.table import GROUP
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.pass_api import Context
@@ -75,12 +75,12 @@ def test_products_of_activations_count_to_the_channels_they_sum_over() -> None:
 
 
 def test_another_policy_is_another_analysis() -> None:
-    class Heads(ChannelGroups):
-        policy = Policy(whole_blocks=True)
-
     context = bound(ATTENTION)
+    heads = groups_under(Policy(whole_blocks=True))
     assert {g.name: g.size for g in context.get(ChannelGroups).free} == {"a": 4, "c": 4}
-    assert {g.name: g.size for g in context.get(Heads).free} == {"a": 2}
+    assert {g.name: g.size for g in context.get(heads).free} == {"a": 2}
+    assert groups_under(Policy()) is ChannelGroups
+    assert groups_under(Policy(whole_blocks=True)) is heads
 
 
 def test_groups_in_words() -> None:

@@ -23,6 +23,21 @@ PSA = """
     j = Conv <group = 16, pads = [1,1,1,1]> (i, wpe)  l = Add (h, j)  m = Conv (l, wproj)  n = Add (a, m)
     o = Conv (n, f1)  p = Sigmoid (o)  r = Conv (p, f2)  s = Add (n, r)  y = Conv (s, w1) }"""
 
+PSA_ANY_SIZE = """
+    (float[N,3,H,W] x) => (float[N,2,H,W] y)
+    <float[16,3,1,1] w0, float[32,16,1,1] wqkv, float[32] bqkv, int64[3] sizes = {4,4,8}, float[16,1,3,3] wpe,
+     float[16,16,1,1] wproj, float[2,16,1,1] w1, int64 i0 = {0}, int64 i1 = {1}, int64 i2 = {2}, int64 i3 = {3},
+     int64[1] zero = {0}, int64[1] heads = {2}, int64[1] width = {16}, int64[1] rest = {-1}> {
+    a = Conv (x, w0)  s = Shape (a)  n0 = Gather <axis = 0> (s, i0)  n = Unsqueeze (n0, zero)
+    c0 = Gather <axis = 0> (s, i1)  c = Unsqueeze (c0, zero)  h0 = Gather <axis = 0> (s, i2)
+    h = Unsqueeze (h0, zero)  w0_ = Gather <axis = 0> (s, i3)  w = Unsqueeze (w0_, zero)
+    hw = Mul (h, w)  apart = Concat <axis = 0> (n, heads, width, hw)  together = Concat <axis = 0> (n, c, h, w)
+    b = Conv (a, wqkv, bqkv)  e = Reshape (b, apart)  q, k, v = Split <axis = 2> (e, sizes)
+    qt = Transpose <perm = [0,1,3,2]> (q)  d = MatMul (qt, k)  dt = Tanh (d)  f = Softmax <axis = 3> (dt)
+    ft = Transpose <perm = [0,1,3,2]> (f)  g = MatMul (v, ft)  i = Reshape (g, together)  j = Reshape (v, together)
+    l = Conv <group = 16, pads = [1,1,1,1]> (j, wpe)  m = Add (i, l)  o = Conv (m, wproj)  p = Add (a, o)
+    y = Conv (p, w1) }"""
+
 AREA = """
     (float[1,3,4,4] x) => (float[1,2,4,4] y)
     <float[8,3,1,1] w0, float[24,8,1,1] wqkv, int64[3] flat = {1,24,16}, int64[3] areas = {4,4,24},
@@ -117,6 +132,7 @@ SPATIAL_GATE = """
 CASES = {
     "05 attention of C2PSA": (PSA, Policy()),
     "05 attention of C2PSA, whole heads": (PSA, HEADS),
+    "05 attention of C2PSA, batch and picture of any size": (PSA_ANY_SIZE, Policy()),
     "06 area attention": (AREA, Policy()),
     "06 area attention, whole heads": (AREA, HEADS),
     "09 spatial gate, statistics over what stays": (SPATIAL_GATE, WIDTH),
@@ -146,6 +162,11 @@ def test_05_queries_with_keys_and_values_apart() -> None:
     found = sizes(PSA, Policy())
     assert sorted(size for name, size in found.items() if name.startswith("b")) == [4, 8]
     assert sorted(size for name, size in sizes(PSA, HEADS).items() if name.startswith("b")) == [2]
+
+
+def test_05_any_size_leaves_as_much_freedom() -> None:
+    named = {name: size for name, size in sizes(PSA, Policy()).items() if name != "o"}
+    assert sizes(PSA_ANY_SIZE, Policy()) == named
 
 
 def test_18_the_residual_width_is_left_alone_by_default() -> None:

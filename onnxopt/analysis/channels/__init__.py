@@ -2,7 +2,7 @@
 
 * `atoms`: channels as atoms, tied and fixed;
 * `facts`: what rules find out; `sizes`, `inference`: shape arithmetic, and shapes that follow from it;
-* `trace`: the walk that relates the axes of all tensors, and the words in which rules are written;
+* `trace`: what relates the axes of all tensors, in the words in which rules are written; `walk`: rule after rule;
 * `weighted`, `contraction`, `elementwise`, `normalizing`, `segments`, `geometry`, `blocks`, `reshaping`: the rules;
   `table`: operator to rule, and how others add theirs;
 * `groups`: what can be removed, what goes with it, what is fixed and why; `listing`: that in words;
@@ -13,7 +13,7 @@
 
 from onnxopt.analysis.channels.cutting import cut
 from onnxopt.analysis.channels.facts import Policy
-from onnxopt.analysis.channels.groups import ChannelGroups, Group, Member
+from onnxopt.analysis.channels.groups import ChannelGroups, Group, Member, groups_under
 from onnxopt.analysis.channels.listing import groups_facts, groups_text
 from onnxopt.analysis.channels.masking import masked
 from onnxopt.analysis.channels.provenance import provenance
@@ -28,6 +28,7 @@ __all__ = [
     "cut",
     "groups_facts",
     "groups_text",
+    "groups_under",
     "masked",
     "provenance",
 ]

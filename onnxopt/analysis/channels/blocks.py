@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 
 from onnxopt.analysis.channels.atoms import IntArray, Kept
-from onnxopt.analysis.channels.trace import Refuse, Trace, own_integers
+from onnxopt.analysis.channels.trace import Refuse, Trace
+from onnxopt.analysis.channels.weights import own_integers
 from onnxopt.graph import Graph, Node
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import gcd, lcm
 from typing import ClassVar, Self
 
@@ -10,7 +11,8 @@ import numpy as np
 from onnxopt.analysis.channels.atoms import IntArray, Kept
 from onnxopt.analysis.channels.facts import DEFAULT, Policy, Role, Site
 from onnxopt.analysis.channels.table import all_rules
-from onnxopt.analysis.channels.trace import Rule, Trace, trace
+from onnxopt.analysis.channels.trace import Rule, Trace
+from onnxopt.analysis.channels.walk import trace
 from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.shapes import Shapes, infer
 from onnxopt.graph import Graph
@@ -120,6 +122,12 @@ class ChannelGroups(Analysis):
             stays[groups[name].roots] = False
             stays[groups[name].roots[np.asarray(places, np.int64)]] = True
         return Kept(stays[self.relations.atoms.roots(np.arange(len(stays)))])
+
+
+@cache
+def groups_under(policy: Policy) -> type[ChannelGroups]:
+    """The analysis that takes the relations of a policy: `context.get(groups_under(policy))`."""
+    return ChannelGroups if policy == DEFAULT else type("ChannelGroupsUnder", (ChannelGroups,), {"policy": policy})
 
 
 def find_groups(relations: Trace, macs: Mapping[str, int]) -> tuple[Group, ...]:

@@ -4,12 +4,12 @@ A cut follows the way back to the stored values, so a quantized weight loses cod
 What other nodes read as well is copied first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from onnxopt.analysis.channels.atoms import BoolArray
-from onnxopt.graph import Array, Graph, Node, Tensor, is_standard
+from onnxopt.graph import Array, Constant, Graph, Node, Tensor, is_standard
 from onnxopt.placement.strip import dequantized
 
 Keep = Mapping[int, BoolArray]  # axis to one bool per index: which stay
@@ -83,3 +83,10 @@ def is_weight(graph: Graph, tensor: Tensor) -> bool:
     """Whether a constant has at least two axes: those that are equal were one in training, not zeros by chance."""
     value = graph.constant(stored(graph, tensor))
     return value is not None and value.ndim > 1
+
+
+def own_integers(graph: Graph, node: Node, index: int, values: Collection[int]) -> Constant:
+    """An input of integers as a constant that only this node reads; `values` where the graph computes it."""
+    if graph.constant(node.inputs[index]) is None:
+        node.inputs[index] = graph.add_constant(node.inputs[index].name, np.asarray([*values], np.int64))
+    return graph.own_constant(node, index)
