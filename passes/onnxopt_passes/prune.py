@@ -1,74 +1,83 @@
 """Remove the least important channels, and with them everything that depends on them.
 
 1. `ChannelGroups` finds which channels stand and fall together; an operator it does not understand fixes them.
-2. Every channel of a free group gets a score from its weights (`criterion`).
-3. How many of a group stay: `ratio` says which share goes; or `threshold` says up to which score they go; or, with
-   neither, the highest threshold is sought at which the outputs on held-out samples keep an SQNR of 20 dB.
+2. Channels of a group are ranked (`criterion`): by their weights, by the energy they bring into the layers that read
+   them, or by what is lost when they go and the others make up for them.
+3. How many of each group stay: `ratio` removes one share of every group. `macs`, `params` and `size` say what may
+   remain of the whole model: the damage of cutting each group is measured on held-out samples, and channels go
+   where they save most for the least. Without any of them, as many go as the outputs on held-out samples bear.
    Counts are rounded to multiples of `align` channels; blocks of grouped convolutions are never broken.
 4. Weights, biases, constants, group counts, Split sizes, Slice bounds and shape constants are cut.
+5. Layers that have lost inputs are refitted (`compensation`, see `analysis.compensation`), which stays if held-out
+   samples speak for it.
 
-The kept places are written into the model's metadata (key `onnxopt.prune`), from which `reference` masks the
-original, and in full into the report.
+The kept places are written into the model's metadata (key `onnxopt.prune`), and in full into the report.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from onnxopt import Context, Graph, Pass, UsageError, option
 from onnxopt.analysis.channels import ChannelGroups, Group, cut, masked
-from onnxopt.analysis.channels.scoring import FloatArray, score_groups
-from onnxopt.analysis.channels.selection import (
-    allowed_counts,
-    best,
-    count_above,
-    nearest_count,
-    step_thresholds,
-)
-from onnxopt.evaluation.agreement import DistanceSums
-from onnxopt.evaluation.parts import output_parts
-from onnxopt.graph import Array
+from onnxopt.analysis.channels.atoms import IntArray
+from onnxopt.analysis.channels.scoring import score_groups
+from onnxopt.analysis.channels.selection import allowed_counts, nearest_count
+from onnxopt.analysis.compensation import Costs, Samples, Sensitivity, Study, allocate, mac_costs, size_costs
+from onnxopt.analysis.compensation.allocation import total_damage
+from onnxopt.analysis.compensation.study import RANKING
+from onnxopt.analysis.cost import Cost
+from onnxopt.analysis.shapes import RunShapes
 from onnxopt.placement.retarget import is_pair
-from onnxopt.runtime.ort import OrtSession
 
 KEY = "onnxopt.prune"
-SQNR_DB = 20.0
-SAMPLES = 4
-TRIALS = 12
 WIDEST_BLOCK = 16  # a multiple of what any CPU kernel likes, for a target that does not say
 PROTOBUF_LIMIT = 2 << 30
+BUDGETS = ("ratio", "macs", "params", "size")
+TOLERATED = 0.01  # damage that outputs bear where no budget is given: 20 dB of SQNR, or 0.01 nat of divergence
+LEAST = 0.3  # of the MACs that remain where no budget is given
+HALVINGS = 6
 
 Choice = dict[str, list[int]]
 
 
 class Prune(Pass):
-    """Remove output channels of Conv, Gemm and MatMul together with everything that depends on them.
+    """Remove channels of Conv, Gemm and MatMul together with everything that depends on them.
 
-    When to use it: before quantization, where a smaller model is worth some accuracy. Weights are not refitted, so
-    even small ratios can cost much: look at the measured damage. Without `ratio` it removes only as much as keeps
-    the outputs on held-out samples at an SQNR of 20 dB, which may be nothing.
+    When to use it: before quantization, where a smaller model is worth some accuracy. With data, the layers that lose
+    inputs are refitted, and channels go where that costs least; without, small ratios can cost much already. Look at
+    the measured damage.
 
     Example (`ratio=0.5, align=1`):
         before: `a = Conv (x, w1)` with `float[8,3,3,3] w1`, `b = Relu (a)`, `y = Conv (b, w2)` with `float[4,8,1,1] w2`
         after:  the same nodes with `float[4,3,3,3] w1` and `float[4,4,1,1] w2`
 
-    Effect: lossy. The outputs are exactly those of the original with the removed channels multiplied by 0 wherever a
-    node sums over them.
+    Effect: lossy. Without compensation the outputs are exactly those of the original with the removed channels
+    multiplied by 0 wherever a node sums over them.
     """
 
     name = "prune"
     effect = "lossy"
     needs_data = True
 
-    ratio: float | None = option(
-        default=None, help="Share of channels to remove from each group; none: as many as 20 dB allow.", low=0, high=1
+    ratio: float | None = option(default=None, help="Share of channels to remove from each group.", low=0, high=1)
+    macs: float | None = option(
+        default=None, help="Share of the multiply-accumulates that may remain, of the whole model.", low=0, high=1
     )
-    threshold: float | None = option(
-        default=None, help="Instead of a ratio: remove channels that score lower; 1 is the mean of a group.", low=0
+    params: float | None = option(default=None, help="Share of the parameters that may remain.", low=0, high=1)
+    size: float | None = option(default=None, help="Share of the bytes of weights that may remain.", low=0, high=1)
+    criterion: str | None = option(
+        default=None,
+        help="How channels are ranked; none: by reconstruction where there is data, else by l2.",
+        choices=("l1", "l2", "random", *RANKING),
     )
-    criterion: str = option(default="l2", help="Norm of the weights that scores a channel.", choices=("l1", "l2"))
+    compensation: bool | None = option(
+        default=None, help="Refit layers that lose inputs; none: where there is data, and if it helps."
+    )
     align: int | None = option(
         default=None, help="Kept channel counts are multiples of this; none: what the target likes.", low=1
     )
@@ -81,43 +90,49 @@ class Prune(Pass):
         """Choose and cut.
 
         Raises:
-            UsageError: Ratio and threshold are both given, a pattern matches nothing, or samples are needed and
-                there are none.
+            UsageError: Several budgets are given, a pattern matches nothing, or samples are needed and there are none.
         """
-        if self.ratio is not None and self.threshold is not None:
-            raise UsageError("prune: give ratio or threshold, not both")
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"prune: give {' or '.join(given)}, not {'both' if len(given) == 2 else 'all'}")
         align = self.align or context.target.alignment or WIDEST_BLOCK
         context.resolve(align=align)
         found = context.get(ChannelGroups)
         groups = self._in_scope(found, context)
         if not found.groups and any(is_pair(n) for n in graph.walk()):
             context.note(graph.source, "its weights are 8-bit codes, which are not pruned; run strip-qdq before")
-        scores = {n: s for n, s in score_groups(graph, found, self.criterion).items() if n in {g.name for g in groups}}
-        if self.ratio is not None:
-            counts = {g.name: nearest_count(g, g.size * (1 - self.ratio), align) for g in groups}
-            choice = best(scores, counts)
-        else:
-            threshold = self.threshold
-            if threshold is None:
-                threshold = _highest_threshold(graph, context, groups, scores, align)
-                context.resolve(threshold=threshold)
-            choice = _above(groups, scores, threshold, align)
+        budget = (given[0], float(getattr(self, given[0]))) if given else None
+        if not groups or budget == ("ratio", 0.0) or (budget is not None and budget[0] != "ratio" and budget[1] == 1):
+            return False
+        work = _Work(graph, context, found, groups, self._ways(context))
+        choice = work.choose(budget, align)
         self._explain(groups, choice, align, context)
         if not choice:
             return False
-        cut(graph, found.relations, found.kept(choice))
-        _record(graph, found, choice, context)
+        work.cut(choice)
         return True
 
     def reference(self, before: Graph, after: Graph) -> Graph | None:
-        """The original with masks in place of the cut, read back from the metadata of `after`."""
+        """The original with masks in place of the cut, read back from the metadata of `after`; None if refitted."""
         runs = json.loads(after.metadata.get(KEY, "[]"))
-        if len(runs) == len(json.loads(before.metadata.get(KEY, "[]"))):
+        if len(runs) == len(json.loads(before.metadata.get(KEY, "[]"))) or runs[-1]["study"]:
             return None
         found = ChannelGroups.of(before)
         sizes = {g.name: g.size for g in found.groups}
-        choice = {name: _places(text, sizes[name]) for name, text in runs[-1].items()}
+        choice = {name: _places(text, sizes[name]) for name, text in runs[-1]["kept"].items()}
         return masked(before, found.relations, found.kept(choice))
+
+    def _ways(self, context: Context) -> "_Ways":
+        """How channels are ranked, and whether layers are refitted."""
+        real = context.fit is not None and context.holdout is not None and not context.synthetic
+        why = context.cannot_run or ("" if context.fit is not None else "there are no samples")
+        compensate = self.compensation if self.compensation is not None else real and not why
+        criterion = self.criterion or ("reconstruction" if compensate else "l2")
+        if why and (compensate or criterion in RANKING):
+            what = "compensation=true" if compensate else f"criterion={criterion}"
+            raise UsageError(f"prune: {what} has to run the model on samples: {why}")
+        context.resolve(criterion=criterion, compensation=compensate)
+        return _Ways(criterion, compensate, why)
 
     def _in_scope(self, found: ChannelGroups, context: Context) -> list[Group]:
         """Free groups that may be pruned; says for every other one why not."""
@@ -150,17 +165,12 @@ class Prune(Pass):
                 context.note(group.name, f"{group.channels} channels are no more than one block of {block}")
             elif self.ratio:
                 context.note(group.name, f"rounded to multiples of {align}, all {group.channels} channels stay")
-            elif self.ratio is None:
-                context.note(group.name, f"no block of its {group.channels} channels scores low enough")
+            else:
+                context.note(group.name, f"its {group.channels} channels are worth more than what they cost")
 
 
 def _match(names: Sequence[str], patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
-
-
-def _above(groups: Sequence[Group], scores: Mapping[str, FloatArray], threshold: float, align: int) -> Choice:
-    counts = {g.name: count_above(g, scores[g.name], threshold, align) for g in groups}
-    return best(scores, counts)
 
 
 def _places(text: str, size: int) -> list[int]:
@@ -168,77 +178,160 @@ def _places(text: str, size: int) -> list[int]:
     return [int(i) for i in np.flatnonzero(bits)]
 
 
-def _record(graph: Graph, found: ChannelGroups, choice: Choice, context: Context) -> None:
+@dataclass(frozen=True)
+class _Ways:
+    """How channels are ranked, whether layers are refitted, and why nothing can be measured, if so."""
+
+    criterion: str
+    compensate: bool
+    cannot_measure: str
+
+
+class _Work:
+    """Chooses and cuts."""
+
+    def __init__(
+        self, graph: Graph, context: Context, found: ChannelGroups, groups: Sequence[Group], ways: _Ways
+    ) -> None:
+        self._graph, self._context, self._found, self._groups, self._ways = graph, context, found, groups, ways
+        self._cost = context.get(Cost)
+        self._study: Study | None = None
+
+    def choose(self, budget: tuple[str, float] | None, align: int) -> Choice:
+        """Places that stay, for each group that loses some."""
+        orders = self._orders()
+        counts: Mapping[str, int]
+        if budget is not None and (budget[0] == "ratio" or self._ways.cannot_measure):
+            counts = self._even(budget, align)
+            if self._ways.compensate or self._ways.criterion in RANKING:
+                found = self._open().measure(orders, (), criterion=self._ways.criterion)
+                orders = {name: s.order for name, s in found.items()}
+        else:
+            found = self._open().measure(orders, criterion=self._ways.criterion)
+            self._context.record.details["sensitivity"] = {n: s.to_dict()["damage"] for n, s in found.items()}
+            orders = {name: s.order for name, s in found.items()}
+            counts = self._allocated(budget, align, found)
+        return {
+            g.name: sorted(orders[g.name][g.size - counts[g.name] :].tolist())
+            for g in self._groups
+            if counts[g.name] < g.size
+        }
+
+    def _orders(self) -> dict[str, IntArray]:
+        """Places of each group by their weights, the weakest first."""
+        if self._ways.criterion == "random":
+            generator = np.random.default_rng(self._context.seed)
+            return {g.name: generator.permutation(g.size) for g in self._groups}
+        norm = self._ways.criterion if self._ways.criterion in {"l1", "l2"} else "l2"
+        scores = score_groups(self._graph, self._found, norm)
+        # Of equal scores the first stay.
+        return {g.name: np.argsort(-scores[g.name], kind="stable")[::-1] for g in self._groups}
+
+    def _open(self) -> Study:
+        context = self._context
+        if self._ways.cannot_measure or context.fit is None or context.holdout is None:
+            why = self._ways.cannot_measure or "there are no samples"
+            raise UsageError(f"prune without a budget has to run the model on samples: {why}; give ratio or macs")
+        if self._graph.nbytes() > PROTOBUF_LIMIT:
+            raise UsageError("prune cannot try cuts on a model over 2 GB: give ratio, and compensation=false")
+        if self._study is None:
+            samples = Samples(context.fit, context.holdout, context.get(RunShapes).nbytes, self._cost.total_macs)
+            names = [g.name for g in self._groups]
+            self._study = Study(
+                self._graph, ChannelGroups.of, samples, names, compensate=self._ways.compensate, threads=_threads()
+            )
+        return self._study
+
+    def _costs(self, kind: str) -> Costs:
+        if kind == "macs":
+            return mac_costs(self._found, self._groups, self._cost.macs)
+        return size_costs(self._found, self._groups, as_bytes=kind == "size")
+
+    def _even(self, budget: tuple[str, float], align: int) -> dict[str, int]:
+        """One share of every group: that given, or the smallest that meets the budget."""
+        kind, value = budget
+        if kind == "ratio":
+            return {g.name: nearest_count(g, g.size * (1 - value), align) for g in self._groups}
+        costs = self._costs(kind)
+        counts: dict[str, int] = {}
+        for step in range(101):
+            counts = {g.name: nearest_count(g, g.size * (1 - step / 100), align) for g in self._groups}
+            left = np.asarray([[counts[g.name] / g.size for g in self._groups]])
+            if float(costs.of(left)[0]) <= value * costs.total:
+                break
+        return counts
+
+    def _allocated(
+        self, budget: tuple[str, float] | None, align: int, found: Mapping[str, Sensitivity]
+    ) -> dict[str, int]:
+        """Counts that meet a budget at the least damage; without one, the most that outputs bear."""
+        curves = {name: s.damage for name, s in found.items()}
+        if budget is not None:
+            kind, share = budget
+            costs = self._costs(kind)
+            return self._told(allocate(self._groups, curves, costs, share * costs.total, align), costs, share)
+        costs = self._costs("macs")
+        low, high = LEAST, 1.0
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            counts = allocate(self._groups, curves, costs, middle * costs.total, align)
+            bearable = total_damage(self._groups, curves, counts) <= TOLERATED
+            low, high = (low, middle) if bearable else (middle, high)
+        self._context.resolve(macs=high)
+        return allocate(self._groups, curves, costs, high * costs.total, align)
+
+    def _told(self, counts: dict[str, int], costs: Costs, share: float) -> dict[str, int]:
+        left = np.asarray([[counts[g.name] / g.size for g in self._groups]])
+        reached = float(costs.of(left)[0]) / costs.total
+        if reached > share:
+            self._context.note(self._graph.source, f"the least that can remain is {reached:.3f}, not {share:g}")
+        return counts
+
+    def cut(self, choice: Choice) -> None:
+        """Cut the graph, and say what was done."""
+        context, graph = self._context, self._graph
+        turned: set[str] = set()
+        if self._study is None:
+            cut(graph, self._found.relations, self._found.kept(choice))
+        else:
+            outcome = self._study.apply(graph, choice)
+            turned = set(self._study.turned) & set(choice)
+            context.record.details["damage"] = {"plain": outcome.before, "kept": outcome.after}
+            if outcome.refitted:
+                context.count("layers refitted", outcome.refitted)
+            elif self._ways.compensate:
+                context.note(graph.source, "the refit was taken back: it did not help on held-out samples")
+        _record(graph, self._groups, choice, turned, context, study=self._study is not None and self._ways.compensate)
+
+
+def _threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _record(
+    graph: Graph, groups: Sequence[Group], choice: Choice, turned: Collection[str], context: Context, *, study: bool
+) -> None:
     """Write what was kept into the report and the model's metadata."""
-    groups = {g.name: g for g in found.groups}
+    by_name = {g.name: g for g in groups}
     packed = {}
     for name, places in choice.items():
-        bits = np.zeros(groups[name].size, np.uint8)
+        bits = np.zeros(by_name[name].size, np.uint8)
         bits[places] = 1
         packed[name] = np.packbits(bits).tobytes().hex()
-        share = 1 - len(places) / groups[name].size
-        context.count("channels removed", round(groups[name].channels * share))
-    runs = [*json.loads(graph.metadata.get(KEY, "[]")), packed]
+        share = 1 - len(places) / by_name[name].size
+        context.count("channels removed", round(by_name[name].channels * share))
+    runs = [*json.loads(graph.metadata.get(KEY, "[]")), {"kept": packed, "study": study}]
     graph.set_metadata(KEY, json.dumps(runs, separators=(",", ":")))
     context.count("groups cut", len(choice))
     context.record.details["groups"] = [
         {
             "name": name,
-            "channels": groups[name].channels,
-            "unit": groups[name].unit,
+            "channels": by_name[name].channels,
+            "unit": by_name[name].unit,
             "kept": places,
-            "members": [[m.node, m.role, m.input, m.axis] for m in groups[name].members],
+            "other_basis": name in turned,
+            "members": [[m.node, m.role, m.input, m.axis] for m in by_name[name].members],
         }
         for name, places in choice.items()
     ]
-
-
-def _highest_threshold(
-    graph: Graph, context: Context, groups: Sequence[Group], scores: Mapping[str, FloatArray], align: int
-) -> float:
-    """Bisect over the thresholds that make a difference; 0 where no cut is good enough."""
-    steps = step_thresholds(groups, scores, align)
-    if not steps:
-        return 0.0
-    judge = _Judge(graph, context)
-    good, bad, measured = -1, len(steps), {}
-    for _ in range(TRIALS):
-        if bad - good <= 1:
-            break
-        middle = (good + bad) // 2
-        measured[repr(steps[middle])] = sqnr = judge.sqnr_db(_above(groups, scores, steps[middle], align))
-        good, bad = (middle, bad) if sqnr >= SQNR_DB else (good, middle)
-    context.record.details["search_db"] = measured
-    return steps[good] if good >= 0 else 0.0
-
-
-class _Judge:
-    """Measures cuts on held-out samples against the graph as it is."""
-
-    def __init__(self, graph: Graph, context: Context) -> None:
-        data = context.holdout or context.fit
-        if not data:
-            if context.cannot_run:
-                raise UsageError(f"prune without a ratio has to run the model: {context.cannot_run}; give a ratio")
-            raise UsageError("prune without a ratio judges its cuts on samples: give data, or a ratio")
-        if graph.nbytes() > PROTOBUF_LIMIT:
-            raise UsageError("prune without a ratio cannot try cuts on a model over 2 GB: give a ratio")
-        self._graph = graph
-        self._found = context.get(ChannelGroups)
-        self._samples = list(data.take(SAMPLES))
-        self._wanted = self._outputs(graph)
-
-    def sqnr_db(self, choice: Choice) -> float:
-        """SQNR of the output that suffers most, in dB, to two places; boxes and scores count apart."""
-        trial = self._graph.copy()
-        cut(trial, self._found.relations, self._found.kept(choice))
-        sums: dict[str, DistanceSums] = {}
-        for wanted, got in zip(self._wanted, self._outputs(trial), strict=True):
-            for name, value in wanted.items():
-                sums.setdefault(name, DistanceSums()).update(value, got[name])
-        return round(min((s.result().sqnr_db for s in sums.values()), default=-np.inf), 2)
-
-    def _outputs(self, graph: Graph) -> list[dict[str, Array]]:
-        session = OrtSession(graph.to_proto())
-        metadata = graph.metadata
-        return [output_parts(session.run(s.feeds), s.feeds, metadata) for s in self._samples]

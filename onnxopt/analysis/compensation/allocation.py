@@ -38,9 +38,14 @@ def damage_at(curve: Curve, size: int, counts: Sequence[int]) -> FloatArray:
     return damage
 
 
-def candidates(group: Group, align: int, least: int = 1) -> list[int]:
+def total_damage(groups: Sequence[Group], curves: Mapping[str, Curve], counts: Mapping[str, int]) -> float:
+    """Damage that counts promise, added up."""
+    return sum(float(damage_at(curves.get(g.name, {}), g.size, [counts[g.name]])[0]) for g in groups)
+
+
+def candidates(group: Group, align: int) -> list[int]:
     """Counts that are looked at, descending; the first is the whole group."""
-    allowed = [c for c in allowed_counts(group, align) if c >= least or c == group.size][::-1]
+    allowed = allowed_counts(group, align)[::-1]
     step = -(-len(allowed) // FINEST)
     return sorted({*allowed[::step], allowed[-1], group.size}, reverse=True)
 

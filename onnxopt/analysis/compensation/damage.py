@@ -60,7 +60,7 @@ def _sureness(name: str, parts: Mapping[str, Array]) -> Array:
     scores = parts.get(f"{name.removesuffix(' (boxes)')} (scores)") if name.endswith(" (boxes)") else None
     if scores is None:
         return np.ones(1)
-    return np.asarray(scores, np.float64).max(axis=-1, keepdims=True)
+    return np.asarray(np.max(np.asarray(scores, np.float64), axis=-1, keepdims=True))
 
 
 def _divergence(wanted: dict[str, Array], got: dict[str, Array]) -> float:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxopt.analysis.channels.atoms import IntArray
 from onnxopt.analysis.compensation.fitting import ridge_of
 from onnxopt.analysis.compensation.reading import FloatArray
-from onnxopt.analysis.channels.atoms import IntArray
 
 RIDGE = 0.1  # heavier than for the fit: what goes is decided on few samples
 
@@ -26,12 +26,14 @@ class Problem:
 
     Attributes:
         inverse: H⁻¹, [length, length]; changed as channels go.
+        variance: Diagonal of H before.
         weight: W, [columns, length]; likewise.
         columns: The columns of each channel that may go, [channels, per channel].
         scale: One over the variance of the output.
     """
 
     inverse: FloatArray
+    variance: FloatArray
     weight: FloatArray
     columns: IntArray
     scale: float
@@ -41,7 +43,9 @@ class Problem:
         """Start with nothing removed."""
         damped = covariance + np.diag(ridge_of(covariance, RIDGE))
         energy = float(np.einsum("cl,lm,cm->", weight, covariance, weight, optimize=True))
-        return cls(np.linalg.inv(damped), weight.copy(), columns, 1 / energy if energy > 0 else 0.0)
+        inverse = np.asarray(np.linalg.inv(damped), np.float64)
+        scale = 1 / energy if energy > 0 else 0.0
+        return cls(inverse, np.diag(covariance), weight.copy(), columns, scale)
 
     def costs(self, places: IntArray) -> FloatArray:
         """What the removal of each of some channels would cost now."""
@@ -89,3 +93,12 @@ def removal_order(problems: Sequence[Problem], channels: int, steps: int = 512) 
         order += going.tolist()
         left = left[~np.isin(left, going)]
     return np.asarray([*order, *left], np.int64)
+
+
+def energy_order(problems: Sequence[Problem], channels: int) -> IntArray:
+    """Channels by the variance that each alone brings into what its readers give, the least first."""
+    energy = np.zeros(channels)
+    for problem in problems:
+        each = np.square(problem.weight).sum(axis=0) * problem.variance * problem.scale
+        energy += each[problem.columns].sum(axis=1)
+    return np.argsort(energy, kind="stable")

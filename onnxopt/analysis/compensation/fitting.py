@@ -1,22 +1,23 @@
 """Weights of a layer that has lost inputs: least squares on what is left, held towards the original weights.
 
-With z the patch, t the wanted output, H = Cov(z), C = Cov(t, z), W and b the weights and bias, S the columns left:
+With z the patch, t the wanted output, H = Cov(z), W and b the weights and bias, S the columns left, and
+D(λ)_j = λ (½ H_jj + ½ mean H_jj):
 
-1. Only a share α of what went wrong before the layer is made up for, for that part overfits:
-   C ← α C + (1 - α) W H, and likewise the mean of t.
-2. Ridge: d_j = λ (½ H_jj + ½ mean H_jj); W'_S = (C_S + W_S D_S) (H_SS + D_S)^-1. A ridge towards the original
-   weights, not towards zero, leaves a layer alone that nothing is known about.
-3. b' = E[t] - W'_S E[z_S].
+1. What is gone is made up for by what is left: W'_S = (W H_:S + W_S D(λ)) (H_SS + D(λ))⁻¹. The ridge pulls towards
+   the original weights, not towards zero, so a layer that nothing is known about is left alone.
+2. What went wrong before the layer, e = t - W z - b, is made up for too: W'_S += Cov(e, z_S) (H_SS + D(μ))⁻¹ with a
+   far heavier ridge μ: errors differ from picture to picture, and few pictures say little about them.
+3. The mean is restored: b' = E[t] - W' E[z].
 """
 
 import numpy as np
 
+from onnxopt.analysis.channels.atoms import BoolArray, IntArray
 from onnxopt.analysis.compensation.moments import Moments
 from onnxopt.analysis.compensation.reading import FloatArray
-from onnxopt.analysis.channels.atoms import BoolArray
 
 RIDGE = 0.03
-SHARE = 0.5  # of the error carried into a layer that is corrected
+CORRECTION_RIDGE = 1.0
 
 
 def ridge_of(covariance: FloatArray, share: float) -> FloatArray:
@@ -29,13 +30,7 @@ def ridge_of(covariance: FloatArray, share: float) -> FloatArray:
 
 
 def refit(
-    moments: Moments,
-    weight: FloatArray,
-    bias: FloatArray | None,
-    kept: BoolArray,
-    *,
-    ridge: float = RIDGE,
-    share: float = SHARE,
+    moments: Moments, weight: FloatArray, bias: FloatArray | None, kept: BoolArray
 ) -> tuple[FloatArray, FloatArray | None]:
     """New weights, zero in columns that went, and new bias.
 
@@ -45,24 +40,28 @@ def refit(
         weight: Old weights, [groups, columns, length].
         bias: Old bias, [groups, columns]; None: the layer has none and gets none.
         kept: Which columns are left, [groups, length].
-        ridge: λ above.
-        share: α above.
     """
     out = np.zeros_like(weight)
     shift = None if bias is None else bias.copy()
-    for group in range(len(weight)):
+    for group, old in enumerate(weight):
         left = np.flatnonzero(kept[group])
-        covariance, old = moments.covariance[group], weight[group]
-        products, given = old @ covariance, old @ moments.mean[group]
-        if moments.products is not None and moments.wanted is not None:
-            products += share * (moments.products[group] - products)
-            offset = 0.0 if bias is None else bias[group]
-            given += share * (moments.wanted[group] - offset - given)
-        damping = ridge_of(covariance, ridge)[left]
-        normal = covariance[np.ix_(left, left)]
-        normal[np.diag_indices_from(normal)] += damping
+        covariance = moments.covariance[group]
+        products = old @ covariance
+        damping = ridge_of(covariance, RIDGE)[left]
         wanted = products[:, left] + old[:, left] * damping
-        out[group][:, left] = np.linalg.solve(normal, wanted.T).T
+        out[group][:, left] = _solve(covariance, left, damping, wanted)
+        given = old @ moments.mean[group]
+        if moments.products is not None and moments.wanted is not None:
+            error = (moments.products[group] - products)[:, left]
+            out[group][:, left] += _solve(covariance, left, ridge_of(covariance, CORRECTION_RIDGE)[left], error)
+            given = moments.wanted[group] - (0.0 if bias is None else bias[group])
         if shift is not None:
             shift[group] += given - out[group] @ moments.mean[group]
     return out, shift
+
+
+def _solve(covariance: FloatArray, left: IntArray, damping: FloatArray, wanted: FloatArray) -> FloatArray:
+    """X with X (H_SS + D) = `wanted`."""
+    normal = covariance[np.ix_(left, left)]
+    normal[np.diag_indices_from(normal)] += damping
+    return np.asarray(np.linalg.solve(normal, wanted.T).T, np.float64)

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxopt.analysis.channels import ChannelGroups
+from onnxopt.analysis.channels import ChannelGroups, Group
 from onnxopt.analysis.channels.atoms import IntArray
 from onnxopt.analysis.recovery.patches import Patches, read_patches
-from onnxopt.graph import Array, Graph, Node
+from onnxopt.graph import Array, Graph, Node, is_standard
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
+BIASED = ("Conv", "ConvTranspose", "Gemm")
 SPATIAL = 2  # axes of a Conv's input before those of the picture
 
 
@@ -80,6 +81,13 @@ class Reader:
             return None
         return np.asarray(value, np.float64).reshape(shape)
 
+    def own(self, graph: Graph) -> None:
+        """Give it constants that nobody else reads."""
+        node = self.node(graph)
+        for index in range(1, len(node.inputs)):
+            if graph.constant(node.inputs[index]) is not None:
+                graph.own_constant(node, index)
+
     def write(self, graph: Graph, matrix: FloatArray, bias: FloatArray | None) -> None:
         """Give it new numbers; constants that others read too are copied first."""
         node = self.node(graph)
@@ -91,9 +99,9 @@ class Reader:
             _set(graph, node, 2, bias.reshape(-1))
 
 
-def find_readers(graph: Graph, found: ChannelGroups) -> list[Reader]:
-    """The nodes that sum over free channels and can be refitted, in order of execution."""
-    free = {int(r) for g in found.free for r in g.roots}
+def find_readers(graph: Graph, found: ChannelGroups, groups: Sequence[Group]) -> list[Reader]:
+    """The nodes that sum over channels of some groups and can be refitted, in order of execution."""
+    wanted = np.concatenate([np.empty(0, np.int64), *(g.roots for g in groups)])
     relations = found.relations
     weighted = {s.node: s for s in relations.sites if s.role == "in"}
     readers = []
@@ -102,9 +110,7 @@ def find_readers(graph: Graph, found: ChannelGroups) -> list[Reader]:
         if site is None or place.input != 0 or site.input != 1:
             continue
         roots = relations.atoms.roots(place.atoms)
-        if free.isdisjoint(roots.tolist()):
-            continue
-        reader = read(graph, place.node, roots)
+        reader = read(graph, place.node, roots) if np.isin(roots, wanted).any() else None
         if reader is not None:
             readers.append(reader)
     return sorted(readers, key=lambda r: r.position)
@@ -130,25 +136,32 @@ def read(graph: Graph, position: int, roots: IntArray) -> Reader | None:
     return Reader(position, _columns(patches, roots), patches, same)
 
 
-def add_biases(graph: Graph, readers: Sequence[Reader]) -> None:
-    """Give every reader that may have a bias one of its own, zeros where it had none."""
-    for reader in readers:
-        node = reader.node(graph)
-        missing = len(node.inputs) < 3 or not node.inputs[2].name
-        if node.op == "MatMul" or not missing:
+def add_biases(graph: Graph) -> list[int]:
+    """Give every layer that may have a bias one, zeros where it had none.
+
+    Returns:
+        Positions of the nodes that had none.
+    """
+    added = []
+    for position, node in enumerate(graph.nodes):
+        if node.op not in BIASED or (len(node.inputs) > 2 and node.inputs[2].name):
             continue
         weight = graph.constant(node.inputs[1])
-        assert weight is not None
-        zeros = graph.add_constant(f"{reader.output(graph)}_bias", np.zeros(_outputs(reader), weight.dtype))
-        if len(node.inputs) < 3:
-            node.inputs.append(zeros)
-        else:
+        if weight is None or not is_standard(node):
+            continue
+        zeros = graph.add_constant(f"{node.outputs[0].name}_bias", np.zeros(_outputs(node, weight), weight.dtype))
+        if len(node.inputs) > 2:
             node.inputs[2] = zeros
+        else:
+            node.inputs.append(zeros)
+        added.append(position)
+    return added
 
 
-def _outputs(reader: Reader) -> int:
-    groups, columns, _ = reader.patches.shape
-    return groups * columns
+def _outputs(node: Node, weight: Array) -> int:
+    if node.op == "Gemm":
+        return int(weight.shape[0 if node.attrs.get("transB") else 1])
+    return int(weight.shape[0] if node.op == "Conv" else weight.shape[1] * node.attrs.get("group", 1))
 
 
 def _set(graph: Graph, node: Node, index: int, values: Array) -> None:
@@ -199,7 +212,8 @@ def _stuffed(values: Float32Array, strides: Sequence[int]) -> Float32Array:
     """Zeros between values, stride - 1 of them along each spatial axis."""
     sizes = [(n - 1) * s + 1 for n, s in zip(values.shape[SPATIAL:], strides, strict=True)]
     out = np.zeros((*values.shape[:SPATIAL], *sizes), np.float32)
-    out[(..., *(slice(None, None, s) for s in strides))] = values
+    places: tuple[Any, ...] = (..., *(slice(None, None, s) for s in strides))
+    out[places] = values
     return out
 
 

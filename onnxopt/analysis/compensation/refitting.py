@@ -8,8 +8,6 @@ it; the graph itself is cut in the end.
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from onnxopt.analysis.channels.atoms import Kept
 from onnxopt.analysis.compensation.fitting import refit
 from onnxopt.analysis.compensation.moments import Sums
@@ -18,14 +16,15 @@ from onnxopt.analysis.compensation.walking import LookingWalk
 from onnxopt.data import Feeds
 from onnxopt.graph import Array, Graph, Tensor
 
-LEAST_ROWS = 16384  # per layer, from all samples together
+ROWS = 65536  # per layer, from all samples together
 ROWS_PER_COLUMN = 4
+ROW_WORK = 2e10  # multiply-accumulates of one covariance; layers with long patches take fewer rows
 
 
 def refit_readers(
     graph: Graph, before: Graph, readers: Sequence[Reader], kept: Kept, samples: Sequence[Feeds], *, threads: int = 1
 ) -> int:
-    """Refit, in place, every reader that has lost channels.
+    """Refit, in place, every reader from the first that has lost channels on: the others make up for errors before.
 
     Args:
         graph: A copy of `before`; what is written are weights and biases, zeros for channels that are gone.
@@ -38,7 +37,8 @@ def refit_readers(
     Returns:
         How many were refitted.
     """
-    hurt = [r for r in readers if not kept.all(r.roots)]
+    first = next((i for i, r in enumerate(readers) if not kept.all(r.roots)), len(readers))
+    hurt = readers[first:]
     old, new = (LookingWalk(g, samples, (), optimized=True, threads=threads) for g in (before, graph))
     for reader in hurt:
         _refit(reader, graph, kept, (old, new), len(samples))
@@ -73,7 +73,8 @@ def _wanted(given: dict[str, Array], found: dict[str, Array], output: str, other
 def rows_per_sample(reader: Reader, samples: int) -> int:
     """How many rows of each sample are enough."""
     length = reader.patches.shape[2]
-    return -(-max(LEAST_ROWS, ROWS_PER_COLUMN * length) // max(1, samples))
+    rows = max(ROWS_PER_COLUMN * length, min(ROWS, int(ROW_WORK / length**2)))
+    return -(-rows // max(1, samples))
 
 
 def companions(graph: Graph, reader: Reader) -> list[str]:

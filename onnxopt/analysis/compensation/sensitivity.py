@@ -1,26 +1,28 @@
 """How much each group of channels matters: the damage when some of it alone goes and the rest makes up for it.
 
-Channels go in the order of `elimination`; at a few counts all layers that read the group are refitted, and the model
-is run on held-out samples. What is fitted on is never judged on: the other way promises a tenth of the true damage.
+Channels go in the order of `elimination`, or in one that is given; at a few counts all layers that read the group are
+refitted, and the model is run on held-out samples. What is fitted on is never judged on: that would promise a
+fraction of the true damage.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from onnxopt.analysis.channels import ChannelGroups, Group
+from onnxopt.analysis.channels import ChannelGroups, Group, masked
 from onnxopt.analysis.channels.atoms import IntArray
 from onnxopt.analysis.compensation.damage import Damage
-from onnxopt.analysis.compensation.elimination import Problem, removal_order
+from onnxopt.analysis.compensation.elimination import Problem, energy_order, removal_order
 from onnxopt.analysis.compensation.fitting import refit
 from onnxopt.analysis.compensation.moments import Moments, Sums
-from onnxopt.analysis.compensation.reading import FloatArray, Reader
+from onnxopt.analysis.compensation.reading import Reader
 from onnxopt.analysis.compensation.refitting import rows_per_sample
 from onnxopt.analysis.compensation.walking import LookingWalk
 from onnxopt.data import Feeds
-from onnxopt.graph import Graph
+from onnxopt.graph import Array, Graph
+from onnxopt.runtime.ort import OrtSession
 
 REMOVED = (0.15, 0.3, 0.45, 0.6, 0.8)
 
@@ -43,7 +45,7 @@ class Sensitivity:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {"order": self.order.tolist(), "damage": {str(k): v for k, v in self.damage.items()}}
+        return {"order": self.order.tolist(), "damage": {str(k): round(v, 6) for k, v in self.damage.items()}}
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Lab:
     Attributes:
         graph: The model; weights are changed for a trial and put back.
         found: Its groups.
-        readers: What reads free channels, in order of execution.
+        readers: What reads free channels, in order of execution; empty where nothing is to be refitted.
         fit: Samples to fit on.
         held_out: Samples to judge on.
         threads: Threads of the sessions.
@@ -70,32 +72,59 @@ class Lab:
         """The readers of a group's channels."""
         return [r for r in self.readers if np.isin(r.roots, group.roots).any()]
 
+    def is_blind(self, group: Group, readers: Sequence[Reader]) -> bool:
+        """Whether something that is no reader sums over a group's channels, too."""
+        known = {r.position for r in readers}
+        atoms = self.found.relations.atoms
+        sums = (s for s in self.found.relations.sums if s.node not in known)
+        return not readers or any(np.isin(atoms.roots(s.atoms), group.roots).any() for s in sums)
 
-def measure(lab: Lab, groups: Sequence[Group], removed: Sequence[float] = REMOVED) -> dict[str, Sensitivity]:
-    """Group name to what removing some of it does; groups that nothing refittable reads are left out.
+    def outputs(self, graph: Graph) -> Iterable[Mapping[str, Array]]:
+        """Outputs of a graph for the held-out samples."""
+        session = OrtSession(graph.to_proto(), threads=self.threads)
+        return (session.run(feeds) for feeds in self.held_out)
+
+
+def measure(
+    lab: Lab,
+    groups: Sequence[Group],
+    ranked: Mapping[str, IntArray],
+    removed: Sequence[float] = REMOVED,
+    *,
+    jointly: bool = True,
+) -> dict[str, Sensitivity]:
+    """Group name to what removing some of it does.
 
     Memory: the covariances of the layers that read the groups still open.
+
+    Args:
+        lab: The model and its samples.
+        groups: What to measure.
+        ranked: Orders that are known; groups that no reader reads need one.
+        removed: Shares to remove; none: only orders are found.
+        jointly: Rank by elimination; else by each channel's own part in what its readers give.
     """
     readers = {g.name: lab.of_group(g) for g in groups}
-    todo = sorted((g for g in groups if readers[g.name]), key=lambda g: readers[g.name][0].position)
+    todo = sorted(groups, key=lambda g: readers[g.name][0].position if readers[g.name] else -1)
     fit = LookingWalk(lab.graph, lab.fit, (), optimized=True, threads=lab.threads)
-    judged = LookingWalk(lab.graph, lab.held_out, (), optimized=True, threads=lab.threads)
-    outputs = [t.name for t in lab.graph.outputs]
-    damage = Damage(list(judged.look(*outputs)), lab.held_out, lab.graph.metadata)
+    judge = _Judge(lab)
     moments: dict[int, Moments] = {}
     waiting = list(lab.readers)
     result = {}
     for index, group in enumerate(todo):
-        last = readers[group.name][-1].position
-        while waiting and waiting[0].position <= last:
+        mine = readers[group.name]
+        while mine and waiting and waiting[0].position <= mine[-1].position:
             reader = waiting.pop(0)
             moments[reader.position] = take_moments(lab, reader, fit)
             fit.past(reader.output(lab.graph))
-        judged.before(readers[group.name][0].node(lab.graph))
-        result[group.name] = _measure_group(lab, group, readers[group.name], moments, (judged, damage), removed)
+        order = ranked.get(group.name)
+        if order is None:
+            order = order_of(group, mine, moments, lab.graph, jointly=jointly)
+        counts = sorted({max(1, round(group.size * (1 - share))) for share in removed} - {group.size}, reverse=True)
+        result[group.name] = Sensitivity(order, judge.damage(group, order, mine, moments, counts))
         needed = {r.position for g in todo[index + 1 :] for r in readers[g.name]}
         moments = {k: v for k, v in moments.items() if k in needed}
-    return result
+    return {g.name: result[g.name] for g in groups}
 
 
 def take_moments(lab: Lab, reader: Reader, walk: LookingWalk) -> Moments:
@@ -108,7 +137,9 @@ def take_moments(lab: Lab, reader: Reader, walk: LookingWalk) -> Moments:
     return sums.result(centred=reader.bias(lab.graph) is not None)
 
 
-def order_of(group: Group, readers: Sequence[Reader], moments: Mapping[int, Moments], graph: Graph) -> IntArray:
+def order_of(
+    group: Group, readers: Sequence[Reader], moments: Mapping[int, Moments], graph: Graph, *, jointly: bool = True
+) -> IntArray:
     """Places of a group in the order in which they should go."""
     problems = []
     for reader in readers:
@@ -117,7 +148,7 @@ def order_of(group: Group, readers: Sequence[Reader], moments: Mapping[int, Mome
             columns = _columns(group, roots)
             if columns is not None:
                 problems.append(Problem.of(moments[reader.position].covariance[index], weight[index], columns))
-    return removal_order(problems, group.size)
+    return removal_order(problems, group.size) if jointly else energy_order(problems, group.size)
 
 
 def _columns(group: Group, roots: IntArray) -> IntArray | None:
@@ -129,36 +160,41 @@ def _columns(group: Group, roots: IntArray) -> IntArray | None:
     return mine[np.argsort(places, kind="stable")].reshape(group.size, -1)
 
 
-def _measure_group(
-    lab: Lab,
-    group: Group,
-    readers: Sequence[Reader],
-    moments: Mapping[int, Moments],
-    judge: tuple[LookingWalk, Damage],
-    removed: Sequence[float],
-) -> Sensitivity:
-    order = order_of(group, readers, moments, lab.graph)
-    counts = sorted({max(1, round(group.size * (1 - share))) for share in removed} - {group.size}, reverse=True)
-    old = [(r, r.matrix(lab.graph), r.bias(lab.graph)) for r in readers]
-    walk, damage = judge
-    outputs = [t.name for t in lab.graph.outputs]
-    found: dict[int, float] = {}
-    for count in counts:
-        gone = group.roots[order[: group.size - count]]
+class _Judge:
+    """Runs the model with channels of one group gone."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._names = [t.name for t in lab.graph.outputs]
+        self._walk = LookingWalk(lab.graph, lab.held_out, (), optimized=True, threads=lab.threads)
+        self._damage = Damage(list(self._walk.look(*self._names)), lab.held_out, lab.graph.metadata)
+
+    def damage(
+        self,
+        group: Group,
+        order: IntArray,
+        readers: Sequence[Reader],
+        moments: Mapping[int, Moments],
+        counts: Sequence[int],
+    ) -> dict[int, float]:
+        """Damage at some counts."""
+        graph = self._lab.graph
+        blind = self._lab.is_blind(group, readers)
+        if readers:
+            self._walk.before(readers[0].node(graph))
+        old = [(r, r.matrix(graph), r.bias(graph)) for r in readers]
+        found: dict[int, float] = {}
+        for count in counts:
+            gone = group.roots[order[: group.size - count]]
+            for reader, weight, bias in old:
+                kept = ~np.isin(reader.roots, gone)
+                reader.write(graph, *refit(moments[reader.position], weight, bias, kept))
+            if blind:
+                choice = {group.name: sorted(order[group.size - count :].tolist())}
+                trial = masked(graph, self._lab.found.relations, self._lab.found.kept(choice))
+                found[count] = self._damage.of(self._lab.outputs(trial))
+            else:
+                found[count] = self._damage.of(self._walk.look(*self._names))
         for reader, weight, bias in old:
-            kept = ~np.isin(reader.roots, gone)
-            reader.write(lab.graph, *refit(moments[reader.position], weight, bias, kept))
-        found[count] = damage.of(walk.look(*outputs))
-    for reader, weight, bias in old:
-        reader.write(lab.graph, weight, bias)
-    return Sensitivity(order, found)
-
-
-def curves(found: Mapping[str, Sensitivity]) -> dict[str, Mapping[int, float]]:
-    """Damage per count of each group."""
-    return {name: s.damage for name, s in found.items()}
-
-
-def lengths(groups: Sequence[Group]) -> FloatArray:
-    """Number of places per group."""
-    return np.asarray([g.size for g in groups], np.float64)
+            reader.write(graph, weight, bias)
+        return found

@@ -38,7 +38,9 @@ class Stream:
     readers: tuple[Reader, ...]
 
 
-def find_streams(graph: Graph, found: ChannelGroups, readers: Sequence[Reader], absorbed: Sequence[int]) -> list[Stream]:
+def find_streams(
+    graph: Graph, found: ChannelGroups, readers: Sequence[Reader], absorbed: Sequence[int]
+) -> list[Stream]:
     """The groups that are linear streams.
 
     Args:
@@ -69,9 +71,14 @@ def _stream(
             reading.append(readers[position])
         else:
             return None
-    if not producers or not reading or any(not np.isin(r.roots, group.roots).all() for r in reading):
+    if not producers or not reading or any(not _in_order(r, group) for r in reading):
         return None
     return Stream(group, tuple(producers), tuple(reading))
+
+
+def _in_order(reader: Reader, group: Group) -> bool:
+    """Whether the channels that a node reads are the group's, all of them and in its order."""
+    return np.array_equal(reader.roots[0], np.repeat(group.roots, _kernel(reader)))
 
 
 def _holds(relations: Trace, tensor: Tensor, group: Group) -> bool:
