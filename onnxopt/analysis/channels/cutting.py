@@ -37,7 +37,7 @@ def cut(graph: Graph, relations: Trace, kept: Kept) -> None:
         done[key] = node.inputs[index]
     for edit in relations.edits:
         if not kept.all(edit.atoms):
-            sources += nodes[edit.node].inputs[1:]
+            sources += nodes[edit.node].inputs
             edit.apply(graph, nodes[edit.node], kept)
     _drop_unread(graph, sources)
     _forget_lengths(graph, relations, kept)

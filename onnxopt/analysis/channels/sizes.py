@@ -94,7 +94,17 @@ def evaluate(node: Node, inputs: list[Sizes]) -> list[Sizes] | None:
         outputs = rule(node, inputs)
     except (_Unknown, IndexError, ValueError):
         return None
-    return outputs if all(o.size <= MOST for o in outputs) else None
+    if any(o.size > MOST for o in outputs):
+        return None
+    deciding = _DECIDING.get(node.op, range(1, len(inputs))) if node.op in _PICKING else ()
+    atoms = [a for i in deciding for a in sources(inputs[i])]
+    return [_marked(o, atoms) for o in outputs] if atoms else outputs
+
+
+def _marked(sizes: Sizes, atoms: list[IntArray]) -> Sizes:
+    """The same numbers, computed from the numbers of these channels too: they said which are picked."""
+    marked = [Size(s.value, None, (*s.atoms, *atoms)) for s in sizes.ravel()]
+    return _array(marked, sizes.shape)
 
 
 def _pairwise(op: Callable[[int, int], Any], neutral: int | None = None) -> "_Rule":
@@ -237,3 +247,5 @@ _RULES: dict[str, _Rule] = {
     "Unsqueeze": _unsqueeze,
     "Where": _where,
 }
+_DECIDING: dict[str, Sequence[int]] = {"ConstantOfShape": (0,), "Range": (0, 1, 2), "Where": (0,)}
+_PICKING = frozenset({*_DECIDING, "Expand", "Gather", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
