@@ -14,7 +14,7 @@ import pytest
 from mask_equivalence import numbers_read, permuted, silenced
 
 from onnxopt import Graph, load
-from onnxopt.analysis.channels import ChannelGroups, Policy, cut, masked
+from onnxopt.analysis.channels import ChannelGroups, Policy, cut, groups_text, masked
 from onnxopt.analysis.shapes import Shapes, infer
 from onnxopt.evaluation.parts import output_parts
 from onnxopt.graph import Array, Node, Tensor
@@ -156,3 +156,19 @@ def assert_valid(graph: Graph) -> None:
     model = graph.to_proto()
     onnx.checker.check_model(model, full_check=True)
     onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+
+
+@pytest.mark.slow
+def test_30_every_group_of_yolo11n_is_explained(filled: Path) -> None:
+    found = ChannelGroups.of(load(find_model("yolo11n", filled)))
+    text = groups_text(found.groups)
+    assert text.startswith(f"{len(found.free)} of {len(found.groups)} groups are free")
+    for group in found.groups:
+        state = "free" if group.fixed is None else f"fixed: {group.fixed}"
+        (line,) = [t for t in text.splitlines() if t.startswith(f"{group.name}: ")]
+        assert line.startswith(f"{group.name}: {group.channels} channels")
+        assert line.endswith(state)
+        assert all(m.node in text for m in group.members)
+    fixed = {g.name: g.fixed for g in found.groups if g.fixed}
+    assert {name.split("/")[2] for name in fixed} == {"cv2.0", "cv3.0", "dfl"}  # box bins, classes, and their mean
+    assert "Softmax '/model.23/dfl/Softmax'" in str(fixed["/model.23/cv2.0/cv2.0.2/Conv"])

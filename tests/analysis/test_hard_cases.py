@@ -121,6 +121,13 @@ CASES = {
         a = Conv (x, w1)  b = Conv <group = 3> (a, g1)  c = Reshape (b, apart)  d = Transpose <perm = [0,2,1,3,4]> (c)
         e = Reshape (d, together)  f = Conv <group = 12, pads = [1,1,1,1]> (e, wd)  g = Conv <group = 3> (f, g2)
         h = Sigmoid (g)  y = Conv (h, w2) }""",
+    "11 channel shuffle between two groups": """
+        (float[1,3,6,6] x) => (float[1,2,6,6] y)
+        <float[8,3,1,1] w1, float[8,4,1,1] g1, float[8,1,3,3] wd, float[8,4,1,1] g2, int64[5] apart = {1,2,4,6,6},
+         int64[4] together = {1,8,6,6}, float[2,8,1,1] w2> {
+        a = Conv (x, w1)  b = Conv <group = 2> (a, g1)  c = Reshape (b, apart)  d = Transpose <perm = [0,2,1,3,4]> (c)
+        e = Reshape (d, together)  f = Conv <group = 8, pads = [1,1,1,1]> (e, wd)  g = Conv <group = 2> (f, g2)
+        h = Sigmoid (g)  y = Conv (h, w2) }""",
     "12 Concat, then a slice that cuts through it": """
         (float[1,3,6,6] x) => (float[1,2,6,6] y)
         <float[5,3,1,1] w1, float[5,1,3,3] wd, int64[1] zero = {0}, int64[1] eight = {8}, int64[1] axis = {1},
@@ -227,6 +234,10 @@ def test_09_positions_along_the_channels_hold_them() -> None:
 def test_11_both_halves_of_a_shuffle_lose_as_many() -> None:
     sizes = sizes_of("11 channel shuffle after a split")
     assert max(sizes.values()) <= 6
+
+
+def test_11_a_shuffle_between_groups_keeps_them_equally_full() -> None:
+    assert sizes_of("11 channel shuffle between two groups") == {"a": 4, "b": 2, "g": 4}
 
 
 def test_14_identity_shortcuts_make_one_group_and_a_projection_begins_another() -> None:
