@@ -9,13 +9,13 @@ ratio between each candidate's time and onnxopt's within a round (above 1: onnxo
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import workbench
-from peers import ORT_FLOAT_STEM_NAME, ORT_NAME, onnxopt_candidate, quantize_static_candidate
+from peers import ORT_FLOAT_STEM_NAME, ORT_NAME, Maker, make_all, onnxopt_candidate, quantize_static_candidate
 from workbench import Subject, markdown, number, say
 
 from onnxopt.errors import OnnxoptError
@@ -45,24 +45,12 @@ def build(subject: Subject, passes: str, samples: int, folder: Path) -> dict[str
     Returns:
         Name to file, onnxopt's first, since all are compared with the first.
     """
-    makers: dict[str, Callable[[Path], object]] = {
-        OURS: partial(onnxopt_candidate, subject, passes, samples),
-        ORT_NAME: partial(quantize_static_candidate, subject, samples),
-        ORT_FLOAT_STEM_NAME: partial(quantize_static_candidate, subject, samples, float_stem=True),
-    }
-    files = {}
-    for number_, (name, make) in enumerate(makers.items()):
-        file = folder / f"{number_}.onnx"
-        try:
-            make(file)
-        except OnnxoptError:
-            raise
-        except Exception as error:  # noqa: BLE001 - that a peer fails is a result
-            say(f"{subject.name}: {name} failed: {type(error).__name__}: {str(error).splitlines()[0]}")
-            continue
-        files[name] = file
-    files["float"] = subject.file
-    return files
+    makers = [
+        Maker(OURS, partial(onnxopt_candidate, subject, passes, samples)),
+        Maker(ORT_NAME, partial(quantize_static_candidate, subject, samples)),
+        Maker(ORT_FLOAT_STEM_NAME, partial(quantize_static_candidate, subject, samples, float_stem=True)),
+    ]
+    return {**make_all(subject, makers, folder), "float": subject.file}
 
 
 def measure(subject: Subject, files: dict[str, Path], rounds: int, threads: int) -> Comparison:
