@@ -58,6 +58,14 @@ class Atoms:
         """Why the class of this root must stay; None where it is free."""
         return self._reasons.get(root)
 
+    def are_free(self, atoms: IntArray) -> bool:
+        """Whether none of these atoms must stay."""
+        return self._reasons.keys().isdisjoint(np.unique(self.roots(atoms)).tolist())
+
+    def are_fixed(self, atoms: IntArray) -> bool:
+        """Whether all of these atoms must stay."""
+        return self._reasons.keys() >= set(np.unique(self.roots(atoms)).tolist())
+
     def _find(self, atom: int) -> int:
         while (above := int(self._parent[atom])) != atom:
             atom = above

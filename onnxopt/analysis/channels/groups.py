@@ -146,7 +146,7 @@ def find_groups(relations: Trace, macs: Mapping[str, int]) -> tuple[Group, ...]:
     buckets: dict[tuple[object, ...], list[int]] = {}
     for root in sorted(made):
         buckets.setdefault((relations.atoms.reason(root), *places[root]), []).append(root)
-    sites = _sites_by_root(relations)
+    sites = _sites_by_root(relations, np.array([roots[0] for roots in buckets.values()], np.int64))
     products = _products(relations) if macs else []
     groups: list[Group] = []
     taken: set[str] = set()
@@ -174,10 +174,11 @@ def _places(relations: Trace) -> dict[int, list[tuple[int, int]]]:
     return places
 
 
-def _sites_by_root(relations: Trace) -> dict[int, list[Site]]:
+def _sites_by_root(relations: Trace, leads: IntArray) -> dict[int, list[Site]]:
+    """Where each of these roots stands in constants."""
     sites: dict[int, list[Site]] = {}
     for site in relations.sites:
-        for root in np.unique(relations.atoms.roots(site.atoms)).tolist():
+        for root in np.intersect1d(relations.atoms.roots(site.atoms), leads).tolist():
             sites.setdefault(root, []).append(site)
     return sites
 

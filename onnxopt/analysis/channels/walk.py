@@ -165,19 +165,15 @@ class _Walk(Trace):
                 slot[site.axis] = site.atoms
         for places in readers.values():
             first, *others = places.values()
-            free = {axis: [self._are_free(p[axis]) for p in places.values() if axis in p] for axis in first}
+            free = {axis: [self.atoms.are_free(p[axis]) for p in places.values() if axis in p] for axis in first}
             if others and all(len(f) == len(places) and len(set(f)) == 1 for f in free.values()):
                 for axis in (a for a, f in free.items() if f[0]):
                     for other in others:
                         self.atoms.tie(first[axis], other[axis])
 
-    def _are_free(self, atoms: IntArray) -> bool:
-        return all(self.atoms.reason(root) is None for root in np.unique(self.atoms.roots(atoms)).tolist())
-
     def stuck(self) -> set[int]:
         """Nodes that had a choice and whose choice left nothing free."""
-        fixed = {p: self.atoms.roots(a) for p, a in self.chosen.items()}
-        return {p for p, roots in fixed.items() if all(self.atoms.reason(r) for r in np.unique(roots).tolist())}
+        return {position for position, atoms in self.chosen.items() if self.atoms.are_fixed(atoms)}
 
 
 def _store(graph: Graph, node: Node, kept: Kept, *, index: int, values: Array) -> None:  # noqa: ARG001
