@@ -13,6 +13,7 @@ JUDGED = 36  # held-out samples, at most
 FIT_WORK = 4e11  # multiply-accumulates of one run over all samples that are fitted on
 TRIAL_WORK = 3e12  # of all runs that judge
 LEAST_JUDGED = 8
+JUDGED_VIEWS = 3  # damage needs no labels, so views of held-out samples judge as well as samples do
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Plan:
         pictures: Samples to fit on.
         views: Views of each.
         judged: Samples to judge on.
+        judged_views: Views of each.
     """
 
     pictures: int
     views: int
     judged: int
+    judged_views: int
 
 
 def plan(
@@ -52,8 +55,9 @@ def plan(
     pictures = max(1, min(sizes[0], PICTURES, MEMORY // held))
     views = int(min(VIEWS, MEMORY // held // pictures, FIT_WORK // max(1, macs * pictures)))
     half_a_run = max(1.0, macs * trials / 2)
-    judged = max(1, min(sizes[1], JUDGED, max(LEAST_JUDGED, int(TRIAL_WORK / half_a_run))))
-    return Plan(pictures, max(1, views), judged)
+    runs = min(max(LEAST_JUDGED, int(TRIAL_WORK / half_a_run)), max(1, MEMORY // held))
+    judged = max(1, min(sizes[1], JUDGED, runs))
+    return Plan(pictures, max(1, views), judged, max(1, min(JUDGED_VIEWS, runs // judged)))
 
 
 def peak(graph: Graph, readers: Sequence[Reader], nbytes: Callable[[str], int]) -> int:

@@ -109,8 +109,8 @@ class Study:
     def _open(self, samples: Samples, readers: Sequence[Reader], threads: int) -> Lab:
         sizes = (len(samples.fit), len(samples.held_out))
         numbers = plan(self._graph, readers, samples.nbytes, samples.macs, sizes, len(self.groups) * len(REMOVED))
-        fit = [v for i, s in enumerate(samples.fit.take(numbers.pictures)) for v in views(s.feeds, numbers.views, i)]
-        held_out: list[Feeds] = [s.feeds for s in samples.held_out.take(numbers.judged)]
+        fit = _views(samples.fit.take(numbers.pictures), numbers.views)
+        held_out = _views(samples.held_out.take(numbers.judged), numbers.judged_views)
         return Lab(self._graph, self.found, readers, fit, held_out, threads)
 
     def _turn_streams(self) -> None:
@@ -193,3 +193,7 @@ class Study:
             if bias is not None and not bias.any():
                 node.inputs.pop(2)
         return graph
+
+
+def _views(samples: Dataset, count: int) -> list[Feeds]:
+    return [view for seed, sample in enumerate(samples) for view in views(sample.feeds, count, seed)]
