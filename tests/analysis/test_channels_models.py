@@ -42,6 +42,8 @@ CASES = [
     *((name, HEADS, 0.5) for name in FEW if name in ZOO),
 ]
 SIGMOID_ROUNDING = 2e-7  # of ONNX Runtime, absolute
+LEAST, MOST = 2e-5, 1e-2  # of the largest output: what rounding may change
+SLACK = 5  # times what the runtime's own optimizations change in the original
 SELECTING = frozenset({"Gather", "GatherElements", "GatherND"})
 
 
@@ -97,9 +99,9 @@ def _returning(graph: Graph, tensors: list[Tensor]) -> Graph:
     return graph
 
 
-def outputs(graph: Graph, feeds: list[dict[str, Array]]) -> list[dict[str, Array]]:
+def outputs(graph: Graph, feeds: list[dict[str, Array]], *, optimized: bool = False) -> list[dict[str, Array]]:
     """Outputs per input; boxes and scores in one tensor count apart."""
-    session = OrtSession(graph.to_proto(), optimized=False)
+    session = OrtSession(graph.to_proto(), optimized=optimized)
     return [dict(output_parts(session.run(f), f, graph.metadata)) for f in feeds]
 
 
@@ -128,6 +130,8 @@ def test_oracles(name: str, policy: Policy, removed: float, filled: Path) -> Non
     original = outputs(graph, feeds)
     first, second = original
     assert all(np.abs(first[k] - second[k]).max() > 1e-2 * np.abs(first[k]).max() for k in first)
+    allowed = max(LEAST, SLACK * difference(outputs(graph, feeds, optimized=True), original))
+    assert allowed <= MOST
     found = ChannelGroups.of(graph, policy=policy)
     generator = np.random.default_rng(1)
     choice = {
@@ -138,12 +142,12 @@ def test_oracles(name: str, policy: Policy, removed: float, filled: Path) -> Non
     kept = found.kept(choice)
     assert_valid(after := cut_copy(graph, found, choice))
     assert numbers_read(after) < numbers_read(graph)
-    assert difference(outputs(after, feeds), outputs(masked(graph, found.relations, kept), feeds)) <= 2e-5
+    assert difference(outputs(after, feeds), outputs(masked(graph, found.relations, kept), feeds)) <= allowed
     if removed == 0.5:
-        assert difference(outputs(permuted(graph, found, 0), feeds), original) <= 2e-5
+        assert difference(outputs(permuted(graph, found, 0), feeds), original) <= allowed
         if not found.relations.statistics:
             quiet = silenced(graph, found, kept)
-            assert difference(outputs(cut_copy(quiet, found, choice), feeds), outputs(quiet, feeds)) <= 2e-5
+            assert difference(outputs(cut_copy(quiet, found, choice), feeds), outputs(quiet, feeds)) <= allowed
 
 
 def cut_copy(graph: Graph, found: ChannelGroups, choice: dict[str, list[int]]) -> Graph:

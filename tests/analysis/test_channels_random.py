@@ -167,5 +167,6 @@ def test_cut_equals_mask(layers: list[str], seed: int, width: bool, blocks: bool
         )
         for group in found.free
     }
-    assert_cut_equals_mask(graph, found, choice)
+    # a normalisation of one channel divides rounding by the root of epsilon
+    assert_cut_equals_mask(graph, found, choice, 1e-3 if width else 1e-5)
     assert_close(outputs_of(permuted(graph, found, seed), random_feeds(graph)), outputs_of(graph, random_feeds(graph)))
