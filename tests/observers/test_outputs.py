@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxopt.observers.outputs import deviation, newly_infinite, rounding_bounds, run, same_bits, serialised
-from onnxopt.testing import parse_graph
+from onnxopt.testing import parse_graph, random_feeds
 
 NAN, INF = float("nan"), float("inf")
 
@@ -79,3 +79,13 @@ def test_bounds_follow_the_runtime():
     assert 0 < own < 1e-5
     assert bounds == {"y": max(1e-5, 3 * own), "z": 1e-5}
     assert rounding_bounds(model, feeds, [{"y": 1.01 * plain[0]["y"], "z": plain[0]["z"]}])[0]["y"] > 0.02
+
+
+def test_weights_behind_an_identity_sum_in_the_same_order():
+    text = "(float[300,512] x) => (float[300,64] y) <float[512,64] w> {{ {} }}"
+    shared = parse_graph(text.format("v = Identity (w) y = MatMul (x, v)"))
+    plain = parse_graph(text.format("y = MatMul (x, w)"))
+    feeds = random_feeds(plain)
+    [wanted], [got] = (run(serialised(graph), feeds) for graph in (shared, plain))
+    assert np.ptp(wanted["y"]) > 0
+    assert same_bits(wanted["y"], got["y"])
