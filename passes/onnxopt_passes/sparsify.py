@@ -1,0 +1,210 @@
+"""Put zeros into the weights of Conv, Gemm and MatMul, and let the weights that are left make up for them.
+
+1. `sparsity` puts so large a share of zeros into each layer, anywhere; `pattern=2:4` at least two zeros into every four
+   consecutive input channels at the same place of the kernel, which sparse tensor cores run twice as fast. Layers whose
+   outputs read one channel each (depthwise) or, with a pattern, no multiple of M channels, are left alone; those of
+   other grouped convolutions are done group by group.
+2. With data, layers are done in order of execution: which weights go, and what the others become, follows from the
+   covariance of what the layer reads in the model as it is by then (`analysis.sparsity`). A layer's new weights stay if
+   its output on held-out samples comes closer than with the smallest weights gone, and all of them if the model's
+   outputs do. Without data, the smallest weights go.
+3. In the end every layer is checked for the zeros that it should have.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from onnxopt import Context, Graph, OptimizationError, Pass, UsageError, option
+from onnxopt.analysis.compensation.affordable import plan
+from onnxopt.analysis.compensation.damage import Damage
+from onnxopt.analysis.compensation.views import views
+from onnxopt.analysis.cost import Cost
+from onnxopt.analysis.shapes import RunShapes
+from onnxopt.analysis.sparsity import Layer, Rule, Sparse, find_layers, magnitudes, reconstruct, write
+from onnxopt.analysis.sparsity.layers import OPS
+from onnxopt.data import Feeds
+from onnxopt.graph import Array, label
+from onnxopt.runtime.ort import OrtSession
+
+KEY = "onnxopt.sparsify"
+DEFAULT = 0.5
+PROTOBUF_LIMIT = 2 << 30
+TRIALS = 3  # runs over the samples that judge
+
+
+class Sparsify(Pass):
+    """Put zeros into weights, in any place or N of every M input channels; the others make up for them.
+
+    When to use it: `pattern=2:4` for TensorRT on GPUs from Ampere on, built with its flag for sparse weights; large
+    layers gain most. Zeros anywhere make no runtime faster that we know; they make a compressed file smaller. Run it
+    after `simplify` and `prune` and before `quantize`, which keeps zeros (`recover` beyond its bias does not).
+
+    Example (`pattern=2:4`, no data):
+        before: `y = MatMul (x, w)` with a column of `w` being `.1, -.7, .3, .2`
+        after:  the same with `0, -.7, .3, 0`
+
+    Effect: lossy. Weights become 0 and, with data, the others and biases change; look at the errors in the report.
+    """
+
+    name = "sparsify"
+    effect = "lossy"
+    needs_data = True
+
+    sparsity: float | None = option(
+        default=None, help="Share of zeros in each layer, in any place; 0.5 where no pattern is given.", low=0, high=1
+    )
+    pattern: str | None = option(
+        default=None, help="N:M: of every M consecutive input channels N at most are not 0; TensorRT wants 2:4."
+    )
+    method: str | None = option(
+        default=None,
+        help="The smallest weights go, or the others make up for those that go; none: the latter where there is data.",
+        choices=("magnitude", "reconstruction"),
+    )
+    scope: tuple[str, ...] = option(default=(), help="Name patterns of the only nodes to do.")
+    ignore: tuple[str, ...] = option(default=(), help="Name patterns of nodes to leave alone.")
+
+    def run(self, graph: Graph, context: Context) -> bool:
+        """Find the layers, choose their zeros, check them.
+
+        Raises:
+            UsageError: Both a share and a pattern are given, the pattern is none or matches nothing, or samples are
+                needed and there are none.
+        """
+        rule = self._rule()
+        graph.sort()
+        self._check_names(graph)
+        layers = self._in_scope(graph, find_layers(graph, rule, context.note), context)
+        method = self._method(graph, context)
+        context.resolve(method=method, **({} if rule.block else {"sparsity": rule.share}))
+        if all(layer.dense for layer in layers) or rule.share == 0:
+            return False
+        found = magnitudes(graph, layers, rule)
+        if method == "reconstruction":
+            found = _Work(graph, context, layers, rule).better(found)
+        for each in found:
+            write(graph, each.layer, each.weight, each.bias)
+        _record(graph, found, rule, method, context)
+        return True
+
+    def reference(self, before: Graph, after: Graph) -> Graph | None:
+        """The original with masks in place of the zeros; None where weights were refitted."""
+        runs = json.loads(after.metadata.get(KEY, "[]"))
+        known = json.loads(before.metadata.get(KEY, "[]"))
+        if len(runs) == len(known) or runs[-1]["method"] != "magnitude":
+            return None
+        sparse = {n.outputs[0].name: after.constant(n.inputs[1]) for n in after.nodes if n.op in OPS}
+        masked = before.copy()
+        for node in masked.nodes_of(*OPS):
+            weight, left = masked.constant(node.inputs[1]), sparse.get(node.outputs[0].name)
+            if weight is None or left is None:
+                continue
+            mask = (left != 0).astype(weight.dtype)
+            node.inputs[1] = masked.add_node("Mul", [node.inputs[1], mask], before=node).outputs[0]
+        return masked
+
+    def _rule(self) -> Rule:
+        if self.pattern is None:
+            return Rule(DEFAULT if self.sparsity is None else self.sparsity)
+        if self.sparsity is not None:
+            raise UsageError("sparsify: give sparsity or pattern, not both; 2:4 is a sparsity of 0.5")
+        return Rule.parse(self.pattern)
+
+    def _method(self, graph: Graph, context: Context) -> str:
+        """How zeros are chosen; says why it is not what one would expect."""
+        why = context.cannot_run
+        if not why and (context.fit is None or context.holdout is None):
+            why = "there are no samples to fit or judge on"
+        if not why and graph.nbytes() > PROTOBUF_LIMIT:
+            why = "a model over 2 GB is not run to be fitted"
+        if self.method == "reconstruction" and why:
+            raise UsageError(f"sparsify: method=reconstruction has to run the model on samples: {why}")
+        if not why and self.method is None and context.synthetic:
+            why = "the samples are made up"
+        if self.method is None and why:
+            context.note(graph.source, f"the smallest weights go, without reconstruction: {why}")
+        return self.method or ("magnitude" if why else "reconstruction")
+
+    def _check_names(self, graph: Graph) -> None:
+        names = [n.name for n in graph.nodes_of(*OPS)]
+        for pattern in (*self.scope, *self.ignore):
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise UsageError(
+                    f"sparsify: '{pattern}' matches no Conv, Gemm or MatMul; names look like {sorted(names)[:3]}"
+                )
+
+    def _in_scope(self, graph: Graph, layers: Sequence[Layer], context: Context) -> list[Layer]:
+        chosen = []
+        for layer in layers:
+            node = layer.reader.node(graph)
+            if self.scope and not any(fnmatchcase(node.name, p) for p in self.scope):
+                context.note(node, "outside scope")
+            elif any(fnmatchcase(node.name, p) for p in self.ignore):
+                context.note(node, "ignored on request")
+            else:
+                chosen.append(layer)
+        return chosen
+
+
+class _Work:
+    """Reconstructs on samples, and judges the model."""
+
+    def __init__(self, graph: Graph, context: Context, layers: Sequence[Layer], rule: Rule) -> None:
+        self._graph, self._context, self._layers, self._rule = graph, context, layers, rule
+        fit, holdout = context.fit, context.holdout
+        assert fit is not None
+        assert holdout is not None
+        sizes = len(fit), len(holdout)
+        nbytes, macs = context.get(RunShapes).nbytes, context.get(Cost).total_macs
+        numbers = plan(graph, [layer.reader for layer in layers], nbytes, macs, sizes, TRIALS)
+        pictures = enumerate(fit.take(numbers.pictures))
+        self._fit: list[Feeds] = [v for i, s in pictures for v in views(s.feeds, numbers.views, i)]
+        self._judged: list[Feeds] = [s.feeds for s in holdout.take(numbers.judged)]
+        self._threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def better(self, plain: Sequence[Sparse]) -> list[Sparse]:
+        """What reconstruction gives, if the model's outputs are closer with it than with the smallest weights gone."""
+        samples = self._fit, self._judged
+        found = reconstruct(self._graph, self._layers, self._rule, samples, threads=self._threads)
+        damage = Damage(list(self._outputs(())), self._judged, self._graph.metadata)
+        before, after = (damage.of(self._outputs(each)) for each in (plain, found))
+        self._context.record.details["damage"] = {"magnitude": before, "reconstruction": after}
+        if after < before:
+            return found
+        self._context.note(self._graph.source, f"reconstruction was taken back: damage {after:.4g}, not {before:.4g}")
+        return list(plain)
+
+    def _outputs(self, sparse: Sequence[Sparse]) -> list[dict[str, Array]]:
+        trial = self._graph.copy()
+        for each in sparse:
+            write(trial, each.layer, each.weight, each.bias)
+        session = OrtSession(trial.to_proto(), threads=self._threads)
+        return [session.run(feeds) for feeds in self._judged]
+
+
+def _record(graph: Graph, found: Sequence[Sparse], rule: Rule, method: str, context: Context) -> None:
+    """Check the zeros, and say what there is."""
+    rows, zeros, total = [], 0, 0
+    for each in found:
+        node, weight = each.layer.reader.node(graph), each.layer.weights(graph)
+        if not each.layer.dense and not rule.follows(weight, each.layer.axis):
+            raise OptimizationError(f"sparsify: {label(node)} does not have the zeros of {rule}")
+        missing = weight.size - int(np.count_nonzero(weight))
+        errors = {name: round(value, 6) for name, value in each.errors.items()}
+        rows.append({"name": node.name, "sparsity": round(missing / weight.size, 4), "errors": errors})
+        if not each.layer.dense:
+            zeros, total = zeros + missing, total + weight.size
+    refitted = [e for e in found if e.errors and e.errors["refitted"] < e.errors["plain"]]
+    runs = [*json.loads(graph.metadata.get(KEY, "[]"))]
+    method = method if refitted else "magnitude"
+    runs.append({"zeros": str(rule), "layers": sum(not e.layer.dense for e in found), "method": method})
+    graph.set_metadata(KEY, json.dumps(runs, separators=(",", ":")))
+    context.count("layers with zeros", runs[-1]["layers"])
+    if refitted:
+        context.count("layers refitted", len(refitted))
+    context.record.details["layers"] = rows
+    context.record.details["sparsity"] = round(zeros / max(1, total), 4)
