@@ -27,8 +27,9 @@ def absorb_normalizations(graph: Graph) -> list[int]:
         values = [graph.constant(t) for t in node.inputs[1:5]]
         if maker is None or maker.op not in MAKERS or not is_standard(maker) or any(v is None for v in values):
             continue
+        spread = np.asarray(values[3], np.float64) + node.attrs.get("epsilon", 1e-5)
         lonely = len(node.inputs[0].outputs) == 1 and not graph.is_output(node.inputs[0])
-        if lonely and all(t is None or graph.constant(t) is not None for t in maker.inputs[1:]):
+        if lonely and (spread > 0).all() and all(t is None or graph.constant(t) is not None for t in maker.inputs[1:]):
             _absorb(graph, maker, node, [np.asarray(v, np.float64) for v in values])
             done.append(position)
     return done
