@@ -85,7 +85,7 @@ def test_weights_behind_an_identity_sum_in_the_same_order():
     text = "(float[300,512] x) => (float[300,64] y) <float[512,64] w> {{ {} }}"
     shared = parse_graph(text.format("v = Identity (w) y = MatMul (x, v)"))
     plain = parse_graph(text.format("y = MatMul (x, w)"))
-    feeds = random_feeds(plain)
+    feeds = [random_feeds(plain)]
     [wanted], [got] = (run(serialised(graph), feeds) for graph in (shared, plain))
     assert np.ptp(wanted["y"]) > 0
     assert same_bits(wanted["y"], got["y"])
