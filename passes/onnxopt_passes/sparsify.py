@@ -12,21 +12,16 @@
 """
 
 import json
-import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from onnxopt import Context, Graph, OptimizationError, Pass, UsageError, option
-from onnxopt.analysis.compensation.affordable import plan
+from onnxopt.analysis.abreast import choose_samples, threads
 from onnxopt.analysis.compensation.damage import Damage
-from onnxopt.analysis.compensation.views import views
-from onnxopt.analysis.cost import Cost
-from onnxopt.analysis.shapes import RunShapes
 from onnxopt.analysis.sparsity import Layer, Rule, Sparse, find_layers, magnitudes, reconstruct, write
 from onnxopt.analysis.sparsity.layers import OPS
-from onnxopt.data import Feeds
 from onnxopt.graph import Array, label
 from onnxopt.runtime.ort import OrtSession
 
@@ -155,22 +150,13 @@ class _Work:
 
     def __init__(self, graph: Graph, context: Context, layers: Sequence[Layer], rule: Rule) -> None:
         self._graph, self._context, self._layers, self._rule = graph, context, layers, rule
-        fit, holdout = context.fit, context.holdout
-        assert fit is not None
-        assert holdout is not None
-        sizes = len(fit), len(holdout)
-        nbytes, macs = context.get(RunShapes).nbytes, context.get(Cost).total_macs
-        numbers = plan(graph, [layer.reader for layer in layers], nbytes, macs, sizes, TRIALS)
-        pictures = enumerate(fit.take(numbers.pictures))
-        self._fit: list[Feeds] = [v for i, s in pictures for v in views(s.feeds, numbers.views, i)]
-        self._judged: list[Feeds] = [s.feeds for s in holdout.take(numbers.judged)]
-        self._threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        readers = [layer.reader for layer in layers]
+        self._samples = choose_samples(graph, context, readers, TRIALS)
 
     def better(self, plain: Sequence[Sparse]) -> list[Sparse]:
         """What reconstruction gives, if the model's outputs are closer with it than with the smallest weights gone."""
-        samples = self._fit, self._judged
-        found = reconstruct(self._graph, self._layers, self._rule, samples, threads=self._threads)
-        damage = Damage(list(self._outputs(())), self._judged, self._graph.metadata)
+        found = reconstruct(self._graph, self._layers, self._rule, self._samples)
+        damage = Damage(self._outputs(()), self._samples[1], self._graph.metadata)
         before, after = (damage.of(self._outputs(each)) for each in (plain, found))
         self._context.record.details["damage"] = {"magnitude": before, "reconstruction": after}
         if after < before:
@@ -182,8 +168,8 @@ class _Work:
         trial = self._graph.copy()
         for each in sparse:
             write(trial, each.layer, each.weight, each.bias)
-        session = OrtSession(trial.to_proto(), threads=self._threads)
-        return [session.run(feeds) for feeds in self._judged]
+        session = OrtSession(trial.to_proto(), threads=threads())
+        return [session.run(feeds) for feeds in self._samples[1]]
 
 
 def _record(graph: Graph, found: Sequence[Sparse], rule: Rule, method: str, context: Context) -> None:

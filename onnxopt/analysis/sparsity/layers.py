@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnxopt.analysis.abreast import prepare_bias
 from onnxopt.analysis.compensation.reading import Reader, read
 from onnxopt.analysis.sparsity.rule import FloatArray, IntArray, Rule, column_order
 from onnxopt.graph import Array, Graph, Node, is_standard
 
 OPS = ("Conv", "Gemm", "MatMul")
-BIASED = ("Conv", "Gemm")
 ALREADY = "already"
 
 
@@ -70,25 +70,8 @@ def find_layers(graph: Graph, rule: Rule, explain: Callable[[Node, str], None]) 
 def write(graph: Graph, layer: Layer, weight: FloatArray, bias: FloatArray | None) -> None:
     """Give a layer weights [groups, columns, length] and a bias [groups, columns]; None leaves that as it is."""
     if bias is not None:
-        prepare_bias(graph, layer)
+        prepare_bias(graph, layer.reader)
     layer.reader.write(graph, weight, bias)
-
-
-def prepare_bias(graph: Graph, layer: Layer) -> bool:
-    """Give a layer a bias of zeros where it has none and may have one; whether it has one now."""
-    node = layer.reader.node(graph)
-    if len(node.inputs) > 2 and node.inputs[2].name:
-        return layer.reader.bias(graph) is not None
-    if node.op not in BIASED:
-        return False
-    groups, columns, _ = layer.reader.patches.shape
-    zeros = np.zeros(groups * columns, layer.weights(graph).dtype)
-    tensor = graph.add_constant(f"{node.outputs[0].name}_bias", zeros)
-    if len(node.inputs) > 2:
-        node.inputs[2] = tensor
-    else:
-        node.inputs.append(tensor)
-    return True
 
 
 def _read(graph: Graph, position: int, weight: Array) -> Layer | None:

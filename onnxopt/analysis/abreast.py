@@ -1,0 +1,128 @@
+"""A model and its changed copy walked side by side: what a layer of the copy reads, and what it should give.
+
+What the layer gave in the model is wanted of it in the copy. Where its output is added to another branch that is known
+by then, the error which that branch carries is to be made up for, too.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from onnxopt.analysis.compensation.affordable import plan
+from onnxopt.analysis.compensation.moments import Moments, Sums
+from onnxopt.analysis.compensation.reading import BIASED, FloatArray, Reader
+from onnxopt.analysis.compensation.refitting import companions, rows_per_sample
+from onnxopt.analysis.compensation.views import views
+from onnxopt.analysis.compensation.walking import LookingWalk
+from onnxopt.analysis.cost import Cost
+from onnxopt.analysis.shapes import RunShapes
+from onnxopt.data import Feeds
+from onnxopt.graph import Array, Graph
+from onnxopt.pass_api import Context
+
+Rows = tuple[Array, Array]
+Numbers = tuple[FloatArray, FloatArray | None]
+"""Weights [groups, columns, length], and a bias [groups, columns] where there is one."""
+
+
+def choose_samples(
+    graph: Graph, context: Context, readers: Sequence[Reader], trials: int
+) -> tuple[list[Feeds], list[Feeds]]:
+    """Samples to fit on and to judge on, as many as memory and time allow.
+
+    Args:
+        graph: The model.
+        context: Has samples of both kinds.
+        readers: Where walks over it stop.
+        trials: How many runs over the judged samples there will be.
+    """
+    fit, holdout = context.fit, context.holdout
+    assert fit is not None
+    assert holdout is not None
+    nbytes, macs = context.get(RunShapes).nbytes, context.get(Cost).total_macs
+    numbers = plan(graph, readers, nbytes, macs, (len(fit), len(holdout)), trials)
+    pictures = enumerate(fit.take(numbers.pictures))
+    fitted = [view for i, sample in pictures for view in views(sample.feeds, numbers.views, i)]
+    return fitted, [sample.feeds for sample in holdout.take(numbers.judged)]
+
+
+def threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Abreast:
+    """Two walks.
+
+    Args:
+        before: The model.
+        after: The copy. Values of its constants may change ahead of the walk, its structure may not.
+        samples: What is fed to both.
+    """
+
+    def __init__(self, before: Graph, after: Graph, samples: Sequence[Feeds]) -> None:
+        self._after, self._count = after, len(samples)
+        self._known = {t.name for n in before.nodes for t in n.outputs} | {t.name for t in before.inputs}
+        self._walks = [LookingWalk(g, samples, (), optimized=True, threads=threads()) for g in (before, after)]
+
+    def rows(self, reader: Reader) -> Iterator[Rows]:
+        """Yield what a layer reads and what it should give, one sample after the other."""
+        old, new = self._walks
+        output, source = reader.output(self._after), reader.input(self._after)
+        others = [name for name in companions(self._after, reader) if name in self._known]
+        most = rows_per_sample(reader, self._count)
+        for given, found in zip(old.look(output, *others), new.look(source, *others), strict=True):
+            yield reader.rows(found[source], _wanted(given, found, output, others), most)
+
+    def moments(self, reader: Reader, *, centred: bool) -> Moments:
+        """Moments of these rows; about their means where the layer has a bias."""
+        sums = Sums(reader.patches.shape, with_outputs=True)
+        for inputs, wanted in self.rows(reader):
+            sums.add(inputs, wanted)
+        return sums.result(centred=centred)
+
+    def past(self, name: str) -> None:
+        """Go on until a tensor is made."""
+        for walk in self._walks:
+            walk.past(name)
+
+
+def _wanted(given: dict[str, Array], found: dict[str, Array], output: str, others: Sequence[str]) -> Array:
+    wanted = given[output]
+    for name in others:
+        if given[name].shape == wanted.shape:
+            wanted = wanted + (given[name] - found[name])
+    return wanted
+
+
+def errors_of(rows: Iterable[Rows], choices: Sequence[Numbers]) -> list[float]:
+    """Squared error of each choice of weights and bias as a share of the variance of what is wanted."""
+    squares, count = 0.0, 0
+    total: FloatArray | float = 0.0
+    lost = [0.0] * len(choices)
+    for inputs, wanted in rows:
+        values = np.asarray(wanted, np.float64)
+        total = total + values.sum(axis=1)
+        squares += float(np.square(values).sum())
+        count += values.shape[1]
+        for index, (weight, bias) in enumerate(choices):
+            given = np.matmul(inputs, weight.astype(np.float32).transpose(0, 2, 1)).astype(np.float64)
+            lost[index] += float(np.square(values - given - (0.0 if bias is None else bias[:, None, :])).sum())
+    variance = squares - float(np.square(total).sum()) / max(1, count)
+    return [each / variance if variance > 0 else float(each > 0) for each in lost]
+
+
+def prepare_bias(graph: Graph, reader: Reader) -> None:
+    """Give a layer a bias of zeros where it has none and may have one."""
+    node = reader.node(graph)
+    if node.op not in BIASED or (len(node.inputs) > 2 and node.inputs[2].name):
+        return
+    weight = graph.constant(node.inputs[1])
+    assert weight is not None
+    groups, columns, _ = reader.patches.shape
+    zeros = graph.add_constant(f"{node.outputs[0].name}_bias", np.zeros(groups * columns, weight.dtype))
+    if len(node.inputs) > 2:
+        node.inputs[2] = zeros
+    else:
+        node.inputs.append(zeros)
