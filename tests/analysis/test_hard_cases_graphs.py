@@ -184,6 +184,26 @@ def test_24_weights_behind_transpose_and_cast() -> None:
         assert_cut_equals_mask(graph, found, random_choice(found, seed))
 
 
+def test_24_a_quantized_weight_of_two_readers_becomes_two() -> None:
+    text = """(float[1,4,3,3] x) => (float[1,4,3,3] y)
+        <int8[4,4,1,1] w, float[4] s = {0.1,0.2,0.3,0.4}, int8[4] z, float[4,4,1,1] w2> {
+        d = DequantizeLinear <axis = 0> (w, s, z)  a = Conv (x, d)  b = Sigmoid (a)  c = Conv (b, d)  e = Tanh (c)
+        y = Conv (e, w2) }"""
+    graph = parse_graph(text)
+    found = ChannelGroups.of(graph)
+    assert {g.name: g.size for g in found.free} == {"a": 4, "c": 4}
+    for seed in range(4):
+        assert_cut_equals_mask(graph, found, random_choice(found, seed))
+
+
+def test_24_blocks_of_codes_hold_their_channels() -> None:
+    text = """(float[1,4,3,3] x) => (float[1,2,3,3] y)
+        <int8[6,4,1,1] w, float[3,4,1,1] s, int8[3,4,1,1] z, float[2,6,1,1] w2> {
+        d = DequantizeLinear <axis = 0, block_size = 2> (w, s, z)  a = Conv (x, d)  b = Relu (a)  y = Conv (b, w2) }"""
+    fixed = {g.name: g.fixed for g in ChannelGroups.of(parse_graph(text, opset=21)).groups}
+    assert fixed == {"y": "graph output 'y'"}
+
+
 @pytest.mark.parametrize("opset", [11, 13, 17, 19, 22])
 def test_24_operator_sets(opset: int) -> None:
     sizes = "" if opset >= 13 else ", split = [4,4]"
