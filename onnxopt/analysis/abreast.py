@@ -12,7 +12,7 @@ import numpy as np
 from onnxopt.analysis.compensation.affordable import plan
 from onnxopt.analysis.compensation.moments import Moments, Sums
 from onnxopt.analysis.compensation.reading import BIASED, FloatArray, Reader
-from onnxopt.analysis.compensation.refitting import companions, rows_per_sample
+from onnxopt.analysis.compensation.refitting import ROWS_PER_COLUMN, companions, rows_per_sample
 from onnxopt.analysis.compensation.views import views
 from onnxopt.analysis.compensation.walking import LookingWalk
 from onnxopt.analysis.cost import Cost
@@ -20,6 +20,8 @@ from onnxopt.analysis.shapes import RunShapes
 from onnxopt.data import Feeds
 from onnxopt.graph import Array, Graph
 from onnxopt.pass_api import Context
+
+NUMBERS = 2**24  # in the rows of one layer, from all samples together
 
 Rows = tuple[Array, Array]
 Numbers = tuple[FloatArray, FloatArray | None]
@@ -71,9 +73,15 @@ class Abreast:
         old, new = self._walks
         output, source = reader.output(self._after), reader.input(self._after)
         others = [name for name in companions(self._after, reader) if name in self._known]
-        most = rows_per_sample(reader, self._count)
+        most = self._most(reader)
         for given, found in zip(old.look(output, *others), new.look(source, *others), strict=True):
             yield reader.rows(found[source], _wanted(given, found, output, others), most)
+
+    def _most(self, reader: Reader) -> int:
+        """Rows per sample: enough for a layer's unknowns, and no more numbers than are quickly added up."""
+        groups, _, length = reader.patches.shape
+        enough = max(ROWS_PER_COLUMN * length, NUMBERS // (groups * length))
+        return min(rows_per_sample(reader, self._count), -(-enough // max(1, self._count)))
 
     def moments(self, reader: Reader, *, centred: bool) -> Moments:
         """Moments of these rows; about their means where the layer has a bias."""

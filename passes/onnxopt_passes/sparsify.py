@@ -74,10 +74,10 @@ class Sparsify(Pass):
         graph.sort()
         self._check_names(graph)
         layers = self._in_scope(graph, find_layers(graph, rule, context.note), context)
-        method = self._method(graph, context)
-        context.resolve(method=method, **({} if rule.block else {"sparsity": rule.share}))
         if all(layer.dense for layer in layers) or rule.share == 0:
             return False
+        method = self._method(graph, context)
+        context.resolve(method=method, **({} if rule.block else {"sparsity": rule.share}))
         found = magnitudes(graph, layers, rule)
         if method == "reconstruction":
             found = _Work(graph, context, layers, rule).better(found)
