@@ -52,20 +52,19 @@ def candidates(group: Group, align: int) -> list[int]:
 
 @dataclass
 class _State:
-    groups: Sequence[Group]
-    counts: list[list[int]]
+    shares: list[FloatArray]
     damage: list[FloatArray]
     costs: Costs
     level: list[int]
 
     def left(self) -> FloatArray:
-        return np.asarray([c[k] / g.size for g, c, k in zip(self.groups, self.counts, self.level, strict=True)])
+        return np.asarray([s[k] for s, k in zip(self.shares, self.level, strict=True)])
 
-    def options(self, index: int, levels: range) -> FloatArray:
+    def options(self, left: FloatArray, index: int, levels: range) -> FloatArray:
         """Costs with one group at other levels."""
-        left = np.repeat(self.left()[None], len(levels), axis=0)
-        left[:, index] = [self.counts[index][k] / self.groups[index].size for k in levels]
-        return self.costs.of(left)
+        choices = np.repeat(left[None], len(levels), axis=0)
+        choices[:, index] = self.shares[index][levels.start : levels.stop]
+        return self.costs.of(choices)
 
     def cost(self) -> float:
         return float(self.costs.of(self.left()[None])[0])
@@ -85,7 +84,8 @@ def allocate(
     """
     counts = [candidates(g, align) if g.name in curves else [g.size] for g in groups]
     damage = [damage_at(curves.get(g.name, {}), g.size, c) for g, c in zip(groups, counts, strict=True)]
-    state = _State(groups, counts, damage, costs, [0] * len(groups))
+    shares = [np.asarray(c) / g.size for g, c in zip(groups, counts, strict=True)]
+    state = _State(shares, damage, costs, [0] * len(groups))
     current = state.cost()
     while current > budget and (step := _cheapest(state, current)) is not None:
         index, level = step
@@ -97,12 +97,12 @@ def allocate(
 
 def _cheapest(state: _State, current: float) -> tuple[int, int] | None:
     """The step with the least damage per cost saved: which group, to which level."""
-    best, least = None, np.inf
-    for index, counts in enumerate(state.counts):
-        levels = range(state.level[index] + 1, len(counts))
+    best, least, left = None, np.inf, state.left()
+    for index, shares in enumerate(state.shares):
+        levels = range(state.level[index] + 1, len(shares))
         if not levels:
             continue
-        saved = current - state.options(index, levels)
+        saved = current - state.options(left, index, levels)
         worse = state.damage[index][levels.start :] - state.damage[index][state.level[index]]
         price = np.where(saved > 0, worse / np.maximum(saved, 1e-300), np.inf)
         place = int(np.argmin(price))
@@ -114,12 +114,12 @@ def _cheapest(state: _State, current: float) -> tuple[int, int] | None:
 def _give_back(state: _State, budget: float) -> None:
     """Raise counts again as far as the budget allows, the most useful first."""
     while True:
-        best, most = None, 0.0
+        best, most, left = None, 0.0, state.left()
         for index, level in enumerate(state.level):
             levels = range(level)
             if not levels:
                 continue
-            fits = state.options(index, levels) <= budget
+            fits = state.options(left, index, levels) <= budget
             gains = np.where(fits, state.damage[index][level] - state.damage[index][: levels.stop], 0.0)
             place = int(np.argmax(gains))
             if gains[place] > most:

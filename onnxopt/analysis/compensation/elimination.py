@@ -17,6 +17,8 @@ from onnxopt.analysis.channels.atoms import IntArray
 from onnxopt.analysis.compensation.fitting import ridge_of
 from onnxopt.analysis.compensation.reading import FloatArray
 
+FEWEST, MOST = 32, 512  # rounds
+ROUND_WORK = 10**8  # elements of H⁻¹ that all rounds update together
 RIDGE = 0.1  # heavier than for the fit: what goes is decided on few samples
 
 
@@ -74,15 +76,18 @@ class Problem:
         self.inverse[gone, gone] = 1
 
 
-def removal_order(problems: Sequence[Problem], channels: int, steps: int = 512) -> IntArray:
+def removal_order(problems: Sequence[Problem], channels: int, steps: int | None = None) -> IntArray:
     """Channels in the order in which they should go, the last one left at the end.
 
     Args:
         problems: The layers that read them.
         channels: How many there are.
-        steps: At most so many rounds; with more channels than that several go in one.
+        steps: At most so many rounds; with more channels than that several go in one. Default: fewer where patches
+            are long, for a round costs the square of their length.
     """
     left = np.arange(channels)
+    longest = max((len(p.inverse) for p in problems), default=0)
+    steps = steps or max(FEWEST, min(MOST, ROUND_WORK // max(1, longest**2)))
     each = -(-channels // steps)
     order: list[int] = []
     while len(left) > 1:

@@ -17,7 +17,7 @@ from onnxopt.analysis.channels.atoms import IntArray
 from onnxopt.analysis.channels.trace import Trace
 from onnxopt.analysis.compensation.moments import Moments
 from onnxopt.analysis.compensation.reading import FloatArray, Reader, read
-from onnxopt.graph import Graph, Tensor
+from onnxopt.graph import Graph
 
 EVEN = 0.1  # of the metric that is the same for all directions, so that M can be inverted
 MAKERS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -50,16 +50,25 @@ def find_streams(
         absorbed: Positions of nodes that pass their input on.
     """
     by_position = {r.position: r for r in readers}
-    return [s for g in found.free if (s := _stream(graph, found.relations, g, by_position, absorbed)) is not None]
+    roots = _roots_of(found.relations)
+    return [s for g in found.free if (s := _stream(graph, roots, g, by_position, absorbed)) is not None]
+
+
+def _roots_of(relations: Trace) -> dict[str, set[int]]:
+    """Tensor name to the roots on all its axes."""
+    return {
+        name: {int(r) for atoms in layout.values() for r in np.unique(relations.atoms.roots(atoms))}
+        for name, layout in relations.layouts.items()
+    }
 
 
 def _stream(
-    graph: Graph, relations: Trace, group: Group, readers: Mapping[int, Reader], absorbed: Sequence[int]
+    graph: Graph, roots: Mapping[str, set[int]], group: Group, readers: Mapping[int, Reader], absorbed: Sequence[int]
 ) -> Stream | None:
+    mine = set(group.roots.tolist())
     producers, reading = [], []
     for position, node in enumerate(graph.nodes):
-        made = [_holds(relations, t, group) for t in node.outputs]
-        taken = [_holds(relations, t, group) for t in node.inputs]
+        made, taken = ([not mine.isdisjoint(roots.get(t.name, ())) for t in ts] for ts in (node.outputs, node.inputs))
         if not any(made) and not any(taken):
             continue
         if any(made) and any(taken) and (node.op in {"Add", "Identity"} or position in absorbed):
@@ -79,11 +88,6 @@ def _stream(
 def _in_order(reader: Reader, group: Group) -> bool:
     """Whether the channels that a node reads are the group's, all of them and in its order."""
     return np.array_equal(reader.roots[0], np.repeat(group.roots, _kernel(reader)))
-
-
-def _holds(relations: Trace, tensor: Tensor, group: Group) -> bool:
-    """Whether channels of a tensor are the group's."""
-    return any(np.isin(relations.atoms.roots(a), group.roots).any() for a in relations.tracked(tensor).values())
 
 
 def _producer(graph: Graph, position: int) -> Reader | None:
