@@ -73,6 +73,23 @@ VIT = """
     lb = Erf (la)  lc = MatMul (lb, f2)  ld = Add (z, lc)  le = Gather <axis = 1> (ld, first)  y = MatMul (le,
     head) }"""
 
+VIT_ANY_BATCH = """
+    (float[N,5,6] x) => (float[N,3] y)
+    <float[6,8] w0, float[1,1,8] token, float[1,6,8] position, float[8] g, float[8] b, float[8,24] wqkv, float[24] bqkv,
+     int64[1] zero = {0}, int64[3] ones = {1,1,1}, int64[2] same = {-1,-1}, int64[4] rest = {6,3,2,4},
+     int64[2] wide = {6,8}, int64[3] all = {1,1,1}, int64 minus = {-1}, float[8,8] wproj, float[8] g2, float[8] b2,
+     float[8,12] f1, float[12,8] f2, float[8,3] head, int64 first = {0}> {
+    p = MatMul (x, w0)  sp = Shape (x)  n0 = Gather <axis = 0> (sp, first)  n = Unsqueeze (n0, zero)
+    t0 = Concat <axis = 0> (n, same)  t1 = Equal (t0, minus)  t2 = Where (t1, all, t0)  t = Expand (token, t2)
+    c = Concat <axis = 1> (t, p)  d = Add (c, position)  e = LayerNormalization (d, g, b)  f = MatMul (e, wqkv)
+    h = Add (bqkv, f)  apart = Concat <axis = 0> (n, rest)  i = Reshape (h, apart)
+    j = Transpose <perm = [2,0,3,1,4]> (i)  q1, k1, v1 = Split <axis = 0> (j, ones)
+    q = Squeeze (q1, zero)  k = Squeeze (k1, zero)  v = Squeeze (v1, zero)  kt = Transpose <perm = [0,1,3,2]> (k)
+    s = MatMul (q, kt)  st = Tanh (s)  w = Softmax <axis = -1> (st)  o = MatMul (w, v)
+    ot = Transpose <perm = [0,2,1,3]> (o)  together = Concat <axis = 0> (n, wide)  u = Reshape (ot, together)
+    r = MatMul (u, wproj)  z = Add (d, r)  m = LayerNormalization (z, g2, b2)  l = MatMul (m, f1)  lb = Erf (l)
+    lc = MatMul (lb, f2)  ld = Add (z, lc)  le = Gather <axis = 1> (ld, first)  y = MatMul (le, head) }"""
+
 WINDOWS = """
     (float[1,4,4,3] x) => (float[1,2,2,2] y)
     <float[3,8] w0, float[8] g, float[8] b, int64[6] cut = {1,2,2,2,2,8}, int64[3] tokens = {4,4,8}, float[8,24] wqkv,
@@ -139,6 +156,8 @@ CASES = {
     "18 vision transformer": (VIT, Policy()),
     "18 vision transformer, whole heads": (VIT, HEADS),
     "18 vision transformer, residual width": (VIT, WIDTH),
+    "18 vision transformer, batch of any size": (VIT_ANY_BATCH, Policy()),
+    "18 vision transformer, batch of any size, residual width": (VIT_ANY_BATCH, WIDTH),
     "18 decomposed normalisation, width": (DECOMPOSED, WIDTH),
     "19 windows, roll, patch merging": (WINDOWS, Policy()),
     "19 windows, roll, patch merging, width": (WINDOWS, WIDTH),
@@ -174,7 +193,7 @@ def test_18_the_residual_width_is_left_alone_by_default() -> None:
     assert fixed["p"] == "LayerNormalization 'e' normalises over the channels"
     assert sizes(VIT, Policy()) == {"f": 4, "l": 12}
     assert sizes(VIT, HEADS)["f"] == 2
-    assert sizes(VIT, WIDTH) == {"p": 8, "f": 4, "l": 12}
+    assert sizes(VIT, WIDTH) == sizes(VIT_ANY_BATCH, WIDTH) == {"p": 8, "f": 4, "l": 12}
 
 
 def scale_of(graph: Graph) -> np.ndarray:

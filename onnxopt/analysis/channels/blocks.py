@@ -5,8 +5,9 @@ from functools import partial
 import numpy as np
 
 from onnxopt.analysis.channels.atoms import IntArray, Kept
+from onnxopt.analysis.channels.sizes import sources
 from onnxopt.analysis.channels.trace import Refuse, Trace
-from onnxopt.analysis.channels.weights import own_integers
+from onnxopt.analysis.channels.weights import write_integers
 from onnxopt.graph import Graph, Node
 
 
@@ -69,20 +70,22 @@ def expand(node: Node, trace: Trace) -> None:
     tracked = trace.tracked(node.inputs[0])
     if not tracked:
         return
-    target = trace.ints(node, 1) or []
-    grown = max(0, len(target) - trace.rank(node.inputs[0]))
+    target = trace.target(node, 1)
+    if target is None or any(s.value is None and s.atoms for s in target):
+        raise Refuse("has a target that cannot be read")
+    rank = trace.rank(node.inputs[0])
+    values = [s.value for s in target]
     for axis, atoms in tracked.items():
-        slot = axis + grown - (trace.rank(node.inputs[0]) + grown - len(target))
-        if slot >= 0 and target[slot] not in {1, len(atoms)}:
+        slot = axis - rank + len(values)
+        if slot >= 0 and values[slot] not in {1, len(atoms)}:
             trace.hold(node, atoms, "stretches a single channel")
             continue
-        trace.put(node.outputs[0], axis + grown, atoms)
-        if slot >= 0 and target[slot] != 1:
-            trace.edit(atoms, partial(_leave_length, slot=slot, target=target))
+        trace.put(node.outputs[0], axis + max(0, len(values) - rank), atoms)
+        if slot >= 0:
+            values[slot] = 1
+    watched = [*tracked.values(), *sources(target)]
+    trace.edit(np.concatenate(watched), partial(_set_target, values=values))
 
 
-def _leave_length(graph: Graph, node: Node, kept: Kept, *, slot: int, target: list[int]) -> None:  # noqa: ARG001
-    own = own_integers(graph, node, 1, target)
-    values = own.values.copy()
-    values[slot] = 1
-    own.values = values
+def _set_target(graph: Graph, node: Node, kept: Kept, *, values: list[int | None]) -> None:  # noqa: ARG001
+    write_integers(graph, node, 1, values)

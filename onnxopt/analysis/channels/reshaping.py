@@ -18,7 +18,8 @@ import numpy as np
 from onnxopt.analysis.channels.atoms import IntArray, Kept
 from onnxopt.analysis.channels.sizes import Size, Sizes, lift, sources
 from onnxopt.analysis.channels.trace import Refuse, Rule, Trace
-from onnxopt.graph import Array, Graph, Node, Tensor
+from onnxopt.analysis.channels.weights import write_integers
+from onnxopt.graph import Graph, Node
 
 Dim = int | str
 Run = tuple[list[int], list[int]]
@@ -84,13 +85,8 @@ def _set_target(
     if "shape" in node.attrs:
         node.attrs["shape"] = values
         return
-    target = graph.add_constant(node.inputs[1].name, np.asarray(values, np.int64))
-    if values.count(-1) > 1:
-        given = np.isin(np.arange(length), list(literal))
-        inputs: list[Tensor | Array] = [given, target, node.inputs[1]]
-        node.inputs[1] = graph.add_node("Where", inputs, name=f"{node.name or node.op}_target", before=node).outputs[0]
-    else:
-        node.inputs[1] = target
+    several = values.count(-1) > 1
+    write_integers(graph, node, 1, [None if several and i not in literal else v for i, v in enumerate(values)])
 
 
 def _dims(node: Node, trace: Trace) -> list[Dim]:

@@ -4,7 +4,7 @@ A cut follows the way back to the stored values, so a quantized weight loses cod
 What other nodes read as well is copied first.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -83,6 +83,16 @@ def is_weight(graph: Graph, tensor: Tensor) -> bool:
     """Whether a constant has at least two axes: those that are equal were one in training, not zeros by chance."""
     value = graph.constant(stored(graph, tensor))
     return value is not None and value.ndim > 1
+
+
+def write_integers(graph: Graph, node: Node, index: int, values: Sequence[int | None]) -> None:
+    """Let a node read these integers at `index`; in place of None, what the graph computes there."""
+    given = [v is not None for v in values]
+    known: Tensor = graph.add_constant(node.inputs[index].name, np.array([v or 0 for v in values], np.int64))
+    if not all(given):
+        inputs: list[Tensor | Array] = [np.array(given), known, node.inputs[index]]
+        known = graph.add_node("Where", inputs, name=f"{node.name or node.op}_target", before=node).outputs[0]
+    node.inputs[index] = known
 
 
 def own_integers(graph: Graph, node: Node, index: int, values: Collection[int]) -> Constant:
