@@ -72,7 +72,7 @@ def _block(
     same = shape is not None and shape == shapes.static(branch) == shapes.static(add.outputs[0])
     if not same or shape is None or len(shape) < 2 or not _leads_to(graph, skip, branch):
         return None
-    gone = _readers_gone(graph, add, branch)
+    gone = _only_for(graph, add, skip, branch)
     saved = sum(macs.get(n.outputs[0].name, 0) for n in gone)
     if not saved:
         return None
@@ -96,14 +96,14 @@ def _leads_to(graph: Graph, source: Tensor, target: Tensor) -> bool:
     return False
 
 
-def _readers_gone(graph: Graph, add: Node, branch: Tensor) -> list[Node]:
-    """Nodes that nothing reads once the Add is gone, in order of execution."""
+def _only_for(graph: Graph, add: Node, skip: Tensor, branch: Tensor) -> list[Node]:
+    """Nodes that nothing reads once the Add gives its skip, in order of execution."""
     gone = {id(add)}
     waiting = [branch]
     while waiting:
         tensor = waiting.pop()
         maker = graph.producer(tensor)
-        if maker is None or id(maker) in gone:
+        if maker is None or id(maker) in gone or tensor is skip:
             continue
         outputs = maker.outputs
         if all(not graph.is_output(t) and all(id(n) in gone for n in graph.consumers(t)) for t in outputs):

@@ -76,9 +76,9 @@ def replace_block(graph: Graph, block: Block, stand_in: StandIn) -> None:
     elif block.axis == 1 and len(block.shape) > 2:
         kernel = stand_in.matrix.reshape(*stand_in.matrix.shape, *(1,) * (len(block.shape) - 2)).astype(dtype)
         add.outputs.clear()
-        values = [skip, kernel, stand_in.shift.astype(dtype)]
-        attrs = {"kernel_shape": [1] * (len(block.shape) - 2)}
-        graph.add_node("Conv", values, attrs, outputs=[output], name=f"{block.name}_stand_in", before=add)
+        attrs, name = {"kernel_shape": [1] * (len(block.shape) - 2)}, f"{block.name}_stand_in"
+        shift = stand_in.shift.astype(dtype)
+        graph.add_node("Conv", [skip, kernel, shift], attrs, outputs=[output], name=name, before=add)
         graph.remove(add)
     else:
         name = f"{block.name}_stand_in"
@@ -100,7 +100,9 @@ def settle(graph: Graph, outputs: Sequence[str]) -> int:
     """
     count = 0
     for output in outputs:
-        node = next(n for n in graph.nodes if n.outputs and n.outputs[0].name == output)
+        node = next((n for n in graph.nodes if n.outputs and n.outputs[0].name == output), None)
+        if node is None:
+            continue  # a block in another one that has gone
         if node.op == "Identity":
             graph.bypass(node, node.inputs[0])
         elif node.op == "Conv":
@@ -137,7 +139,10 @@ def _merge(graph: Graph, node: Node) -> bool:
     maker.outputs[0] = output
     maker.inputs[1] = graph.add_constant(maker.inputs[1].name, merged.astype(weight.dtype))
     own = graph.add_constant(f"{output.name}_bias", total.astype(weight.dtype))
-    maker.inputs[2:] = [own]
+    if len(maker.inputs) > 2:
+        maker.inputs[2] = own
+    else:
+        maker.inputs.append(own)
     return True
 
 

@@ -74,9 +74,10 @@ class Rule:
             gone = np.zeros(blocks.shape, np.bool_)
             np.put_along_axis(gone, order[:, : self.block - self.kept], values=True, axis=1)
             return gone.reshape(scores.shape)
-        gone = np.zeros(scores.size, np.bool_)
-        gone[np.argsort(scores, axis=None, kind="stable")[: round(self.share * scores.size)]] = True
-        return gone.reshape(scores.shape)
+        smallest = np.argsort(scores, axis=None, kind="stable")[: round(self.share * scores.size)]
+        chosen = np.zeros(scores.size, np.bool_)
+        chosen[smallest] = True
+        return chosen.reshape(scores.shape)
 
     def follows(self, weight: Array, axis: int = 1) -> bool:
         """Whether weights have the zeros that are wanted.
