@@ -23,7 +23,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from onnxopt import Context, Graph, Pass, UsageError, option
-from onnxopt.analysis.channels import ChannelGroups, Group, cut, masked
+from onnxopt.analysis.channels import ChannelGroups, Group, Policy, cut, masked, provenance
 from onnxopt.analysis.channels.atoms import IntArray
 from onnxopt.analysis.channels.scoring import score_groups
 from onnxopt.analysis.channels.selection import allowed_counts, nearest_count
@@ -43,6 +43,12 @@ LEAST = 0.3  # of the MACs that remain where no budget is given
 HALVINGS = 6
 
 Choice = dict[str, list[int]]
+
+
+class WideGroups(ChannelGroups):
+    """Groups of a graph whose normalisations may lose channels."""
+
+    policy = Policy(normalized_width=True)
 
 
 class Prune(Pass):
@@ -81,6 +87,9 @@ class Prune(Pass):
     align: int | None = option(
         default=None, help="Kept channel counts are multiples of this; none: what the target likes.", low=1
     )
+    normalized_width: bool = option(
+        default=False, help="Let channels go that a normalisation takes its statistics over, too; they change with it."
+    )
     scope: tuple[str, ...] = option(default=(), help="Prune only groups made by nodes that match one of these names.")
     ignore: tuple[str, ...] = option(
         default=(), help="Leave groups alone that a node matching one of these belongs to."
@@ -97,7 +106,7 @@ class Prune(Pass):
             raise UsageError(f"prune: give {' or '.join(given)}, not {'both' if len(given) == 2 else 'all'}")
         align = self.align or context.target.alignment or WIDEST_BLOCK
         context.resolve(align=align)
-        found = context.get(ChannelGroups)
+        found = context.get(self._analysis)
         groups = self._in_scope(found, context)
         if not found.groups and any(is_pair(n) for n in graph.walk()):
             context.note(graph.source, "its weights are 8-bit codes, which are not pruned; run strip-qdq before")
@@ -117,10 +126,14 @@ class Prune(Pass):
         runs = json.loads(after.metadata.get(KEY, "[]"))
         if len(runs) == len(json.loads(before.metadata.get(KEY, "[]"))) or runs[-1]["study"]:
             return None
-        found = ChannelGroups.of(before)
+        found = self._analysis.of(before)
         sizes = {g.name: g.size for g in found.groups}
         choice = {name: _places(text, sizes[name]) for name, text in runs[-1]["kept"].items()}
         return masked(before, found.relations, found.kept(choice))
+
+    @property
+    def _analysis(self) -> type[ChannelGroups]:
+        return WideGroups if self.normalized_width else ChannelGroups
 
     def _ways(self, context: Context) -> "_Ways":
         """How channels are ranked, and whether layers are refitted."""
@@ -238,7 +251,7 @@ class _Work:
             samples = Samples(context.fit, context.holdout, context.get(RunShapes).nbytes, self._cost.total_macs)
             names = [g.name for g in self._groups]
             self._study = Study(
-                self._graph, ChannelGroups.of, samples, names, compensate=self._ways.compensate, threads=_threads()
+                self._graph, type(self._found).of, samples, names, compensate=self._ways.compensate, threads=_threads()
             )
         return self._study
 
@@ -290,6 +303,7 @@ class _Work:
     def cut(self, choice: Choice) -> None:
         """Cut the graph, and say what was done."""
         context, graph = self._context, self._graph
+        context.record.details["provenance"] = provenance(self._found.relations, self._found.kept(choice))
         turned: set[str] = set()
         if self._study is None:
             cut(graph, self._found.relations, self._found.kept(choice))

@@ -327,3 +327,22 @@ def test_a_quantized_model_loses_codes(with_data):
     codes = [list(n.inputs[0].shape) for n in graph.nodes_of("DequantizeLinear")]
     assert codes == [[8, 3, 1, 1], [8, 8, 1, 1]]
     assert np.isfinite(outputs_of(graph, random_feeds(graph))["y"]).all()
+
+
+@pytest.mark.parametrize("with_data", [True, False])
+def test_normalized_width_lets_a_normalization_lose_channels(with_data):
+    text = """(float[1,3,4,4] x) => (float[1,2,4,4] y) <float[16,3,1,1] w1, float[2,16,1,1] w2> {
+        a = Conv (x, w1)  m = ReduceMean <axes = [1]> (a)  b = Sub (a, m)  y = Conv (b, w2) }"""
+    graph = parse_graph(text)
+    context = data_context(graph) if with_data else None
+    assert not prune(graph, context, ratio=0.5, align=1).changed
+    before = graph.copy()
+    options = {"ratio": 0.5, "align": 1, "normalized_width": True}
+    record = prune(graph, context, **options)
+    assert record.changed
+    assert [s[0] for s in shapes(graph)] == [8, 2]
+    feeds = random_feeds(graph)
+    assert np.isfinite(outputs_of(graph, feeds)["y"]).all()
+    if not with_data:
+        reference = Prune(**options).reference(before, graph)
+        np.testing.assert_allclose(outputs_of(graph, feeds)["y"], outputs_of(reference, feeds)["y"], atol=1e-5)

@@ -10,8 +10,8 @@ MEMORY = 2**31  # bytes of activations held at a time, in both walks together
 PICTURES = 128  # to fit on, at most
 VIEWS = 4
 JUDGED = 36  # held-out samples, at most
-FIT_WORK = 1.5e11  # multiply-accumulates of one run over all samples that are fitted on
-TRIAL_WORK = 3e12  # of all runs that judge
+FIT_WORK = 1e11  # multiply-accumulates of one run over all samples that are fitted on
+TRIAL_WORK = 2e12  # of all runs that judge
 LEAST_JUDGED = 8
 JUDGED_VIEWS = 3  # damage needs no labels, so views of held-out samples judge as well as samples do
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxopt.data import Feeds
+from onnxopt.evaluation.detection import find_layout
 from onnxopt.evaluation.metrics import class_scores
 from onnxopt.evaluation.parts import output_parts
 from onnxopt.graph import Array
@@ -46,13 +47,26 @@ class Damage:
         errors: dict[str, float] = {}
         spreads: dict[str, float] = {}
         for wanted, got, feeds in pairs:
-            first, second = (output_parts(outputs, feeds, self.metadata) for outputs in (wanted, got))
+            first, second = (_parts(outputs, feeds, self.metadata) for outputs in (wanted, got))
             for name, values in first.items():
                 a, b = np.asarray(values, np.float64), np.asarray(second[name], np.float64)
                 weight = _sureness(name, first)
                 errors[name] = errors.get(name, 0.0) + float((weight * np.square(a - b)).sum())
                 spreads[name] = spreads.get(name, 0.0) + float((weight * np.square(a - a.mean())).sum())
         return sum(error / max(spreads[name], SURE) for name, error in errors.items())
+
+
+def _parts(outputs: Mapping[str, Array], feeds: Feeds, metadata: Mapping[str, str]) -> dict[str, Array]:
+    """Parts of outputs; classes of a detector as they count, each times the objectness of its box.
+
+    What class a box would have where nothing is says nothing, and most places are such.
+    """
+    parts = output_parts(outputs, feeds, metadata)
+    layout = find_layout(dict(outputs), feeds, metadata)
+    if layout is not None and layout.kind == "objectness":
+        name = f"{layout.output} (scores)"
+        parts[name] = parts[name][..., :1] * parts[name][..., 1:]
+    return parts
 
 
 def _sureness(name: str, parts: Mapping[str, Array]) -> Array:

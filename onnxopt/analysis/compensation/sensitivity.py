@@ -73,11 +73,11 @@ class Lab:
         return [r for r in self.readers if np.isin(r.roots, group.roots).any()]
 
     def is_blind(self, group: Group, readers: Sequence[Reader]) -> bool:
-        """Whether something that is no reader sums over a group's channels, too."""
+        """Whether something that is no reader sums over a group's channels, or takes statistics over them, too."""
         known = {r.position for r in readers}
-        atoms = self.found.relations.atoms
-        sums = (s for s in self.found.relations.sums if s.node not in known)
-        return not readers or any(np.isin(atoms.roots(s.atoms), group.roots).any() for s in sums)
+        relations = self.found.relations
+        places = [s.atoms for s in relations.sums if s.node not in known] + [s.atoms for s in relations.statistics]
+        return not readers or any(np.isin(relations.atoms.roots(a), group.roots).any() for a in places)
 
     def outputs(self, graph: Graph) -> Iterable[Mapping[str, Array]]:
         """Outputs of a graph for the held-out samples."""
