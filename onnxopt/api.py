@@ -17,7 +17,7 @@ from typing import Any
 
 import onnx
 
-from onnxopt import __version__, guard, model_io, registry
+from onnxopt import __version__, apart, guard, model_io, registry
 from onnxopt import recipe as recipes
 from onnxopt.calibration.store import TableFile
 from onnxopt.calibration.table import CalibrationTable
@@ -288,22 +288,17 @@ class _Run:
 
     def run(self, verify: Level | None, observers: Sequence[Observer]) -> Result:
         """Run the stages, measure, and report."""
-        context = Context(
-            self.target,
-            inputs=self.inputs,
-            synthetic=self.samples.synthetic,
-            **self._fed(),
-        )
-        for artefact in (self.judge, self.table):
-            if artefact is not None:
-                context.put(artefact)
+        context = self._context()
+        if self.table is not None:
+            context.put(self.table)
         check_requirements(self.stages, context)
         watchers = [*observers, self._verifier(verify)]
         judge = self._judge if self.runtime is not None and not self.keep_anyway and not self.only_after else None
-        graph, records = self.original, []
+        graph, records, graphs = self.original, [], [self.original]
         for stage in self.stages:
             graph, record = guard.run_stage(stage, graph, context, watchers, judge)
             records.append(record)
+            graphs.append(graph)
         graph = graph.copy()
         verdict = self._verdict(graph)
         resolved = recipes.Recipe(
@@ -329,6 +324,9 @@ class _Run:
         if self.table is not None and context.has(CalibrationTable):
             report.data["calibration_table"] = self.table.identify(context.get(CalibrationTable))
         self._measure(graph, report)
+        if self.runtime is not None and not self.only_after:
+            alone = apart.stages_alone(self.stages, records, graphs, self._context)
+            report.alone = apart.measured(alone, self.runtime, self.samples, self.metric, self._macs) if alone else []
         self._sign(graph, resolved, report)
         return Result(graph, report, resolved)
 
@@ -343,6 +341,16 @@ class _Run:
                 f"{verdict}; nothing is written (allow more, or a larger `most` of keep-float, or --keep-anyway)"
             )
         return verdict
+
+    def _context(self) -> Context:
+        """A context that knows of no pass."""
+        context = Context(self.target, inputs=self.inputs, synthetic=self.samples.synthetic, **self._fed())
+        if self.judge is not None:
+            context.put(self.judge)
+        return context
+
+    def _macs(self, graph: Graph) -> int:
+        return measure.cost(graph, self.target, self.inputs).total_macs
 
     def _fed(self) -> dict[str, Any]:
         """What passes may run the model on. Of models that are merely large they run what parts they can."""

@@ -39,6 +39,31 @@ class Measured:
     int8_share: float | None = None
 
 
+@dataclass(frozen=True)
+class Alone:
+    """The model after one stage alone.
+
+    Attributes:
+        stages: The stage as it was written.
+        bytes: Size of the file.
+        macs: Multiply-accumulates.
+        latency_ms: Median on the target, one thread.
+        speedup: Over the model as given, all measured together.
+        spread: Of the speed-up.
+        score: By the user's metric; None without one.
+        worst_sqnr_db: Of the output that differs most from the model as given, in dB.
+    """
+
+    stages: str
+    bytes: int
+    macs: int
+    latency_ms: float
+    speedup: float
+    spread: float
+    score: float | None
+    worst_sqnr_db: float
+
+
 @dataclass
 class RunReport:
     """Everything that a run has to say.
@@ -56,6 +81,7 @@ class RunReport:
         metric: Name of the metric, or None.
         budget: The verdict on `--max-drop` and what was kept float; None without one.
         stages: What ran.
+        alone: Each lossy stage by itself, between the model as given and all of them; empty for fewer than two.
         unfused: Weighted layers that run in float: name, MACs and reason.
         warnings: What a reader must know.
         environment: Versions and processor.
@@ -73,19 +99,21 @@ class RunReport:
     metric: str | None = None
     budget: dict[str, Any] | None = None
     stages: list[StageRecord] = field(default_factory=list)
+    alone: list[Alone] = field(default_factory=list)
     unfused: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; what is not finite becomes None or a word."""
-        fields = {k: v for k, v in self.__dict__.items() if k not in {"stages", "before", "after"}}
+        fields = {k: v for k, v in self.__dict__.items() if k not in {"stages", "alone", "before", "after"}}
         document = {
             "schema_version": SCHEMA_VERSION,
             **fields,
             "before": asdict(self.before),
             "after": asdict(self.after) if self.after else None,
             "stages": [_stage(stage) for stage in self.stages],
+            "alone": [asdict(row) for row in self.alone],
         }
         plain: dict[str, Any] = _plain(document)
         return plain

@@ -16,7 +16,14 @@ KINDS = 12  # reasons
 def summary(report: RunReport) -> str:
     """Before → after, what was done, what was left alone and why, in plain text."""
     header, *rows = _rows(report)
-    parts = [table(rows, header), *_budget(report), *_stages(report), *_left_alone(report), *_warnings(report)]
+    parts = [
+        table(rows, header),
+        *_budget(report),
+        *_stages(report),
+        *_alone(report),
+        *_left_alone(report),
+        *_warnings(report),
+    ]
     return "\n".join(parts)
 
 
@@ -84,6 +91,26 @@ def _stages(report: RunReport) -> Iterator[str]:
             yield f"  {line}"
     if report.stages and not any(s.kept for s in report.stages):
         yield "no stage paid: the model's own graph is handed back"
+
+
+def _alone(report: RunReport) -> Iterator[str]:
+    """Each stage by itself, so that one sees which of them pays."""
+    if not report.alone:
+        return
+    header = ("stage alone", "size", "MACs", "latency", "", report.metric or "", "worst SQNR")
+    rows = [
+        (
+            row.stages,
+            bytes_text(row.bytes),
+            count_text(row.macs),
+            f"{row.latency_ms:.2f} ms",
+            f"{row.speedup:.2f} x ± {row.spread:.2f}",
+            f"{row.score:.4f}" if row.score is not None else "",
+            _db(row.worst_sqnr_db),
+        )
+        for row in report.alone
+    ]
+    yield "\n" + table(rows, header, right=(1, 2, 3))
 
 
 def _verdict(stage: StageRecord) -> str:
