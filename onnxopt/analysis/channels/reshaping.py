@@ -58,7 +58,7 @@ def reshape(node: Node, trace: Trace) -> None:
     trace.put_all(node.outputs[0], placed)
     literal = {i: _literal(i, s, after, tracked, node) for i, s in enumerate(known) if s.value is not None}
     speaking = {i: atoms for i, atoms in placed.items() if literal.get(i, 0) > 0}
-    rewritten = [atoms for i, atoms in tracked.items() if known[i : i + 1].any() and literal.get(i) != known[i].value]
+    rewritten = [atoms for i, atoms in tracked.items() if i < len(known) and literal.get(i) != known[i].value]
     watched = [*counted, *speaking.values(), *rewritten]
     if watched:
         trace.edit(np.concatenate(watched), partial(_set_target, length=len(known), literal=literal, placed=speaking))
