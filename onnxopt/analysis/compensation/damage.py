@@ -36,7 +36,10 @@ class Damage:
 
     def of(self, after: Iterable[Mapping[str, Array]]) -> float:
         """Damage of outputs for the same samples."""
-        pairs = list(zip(self.before, after, self.feeds, strict=True))
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self._of(list(zip(self.before, after, self.feeds, strict=True)))
+
+    def _of(self, pairs: Sequence[tuple[Mapping[str, Array], Mapping[str, Array], Feeds]]) -> float:
         if all(class_scores(dict(a)) is not None for a, _, _ in pairs):
             found = float(np.mean([_divergence(dict(a), dict(b)) for a, b, _ in pairs]))
         else:

@@ -43,9 +43,11 @@ class Problem:
     @classmethod
     def of(cls, covariance: FloatArray, weight: FloatArray, columns: IntArray) -> "Problem":
         """Start with nothing removed."""
-        damped = covariance + np.diag(ridge_of(covariance, RIDGE))
+        damped = covariance.copy()
+        damped[np.diag_indices_from(damped)] += ridge_of(covariance, RIDGE)
         energy = float(np.einsum("cl,lm,cm->", weight, covariance, weight, optimize=True))
         inverse = np.asarray(np.linalg.inv(damped), np.float64)
+        del damped
         scale = 1 / energy if energy > 0 else 0.0
         return cls(inverse, np.diag(covariance), weight.copy(), columns, scale)
 

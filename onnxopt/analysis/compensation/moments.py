@@ -58,7 +58,9 @@ class Sums:
         """Means and covariances so far; `centred=False`: second moments about 0, means 0, for layers without a bias."""
         count = max(1, self._rows)
         mean = self._sum / count if centred else np.zeros_like(self._sum)
-        covariance = self._squares / count - mean[:, :, None] * mean[:, None, :]
+        covariance = self._squares / count
+        if centred:
+            covariance -= mean[:, :, None] * mean[:, None, :]
         if self._given is None or self._products is None:
             return Moments(self._rows, mean, covariance)
         wanted = self._given / count if centred else np.zeros_like(self._given)
