@@ -4,8 +4,10 @@
 2. Channels of a group are ranked (`criterion`): by their weights, by the energy they bring into the layers that read
    them, or by what is lost when they go and the others make up for them.
 3. How many of each group stay: `ratio` removes one share of every group. `macs`, `params` and `size` say what may
-   remain of the whole model: the damage of cutting each group is measured on held-out samples, and channels go
-   where they save most for the least. Without any of them, as many go as the outputs on held-out samples bear.
+   remain of the whole model, `latency` how long it may take on the target, which is timed: the damage of cutting each
+   group is measured on held-out samples, and channels go where they save most for the least. Without any of them, as
+   many go as the outputs on held-out samples bear, and with `--max-drop` as half of that budget bears. Made-up samples
+   say nothing of damage: there every group loses the same share.
    Counts are rounded to multiples of `align` channels; blocks of grouped convolutions are never broken.
 4. Weights, biases, constants, group counts, Split sizes, Slice bounds and shape constants are cut.
 5. Layers that have lost inputs are refitted (`compensation`, see `analysis.compensation`), which stays if held-out
@@ -16,9 +18,10 @@ The kept places are written into the model's metadata (key `onnxopt.prune`), and
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 import numpy as np
 
@@ -27,20 +30,26 @@ from onnxopt.analysis.channels import ChannelGroups, Group, Policy, cut, masked,
 from onnxopt.analysis.channels.atoms import IntArray
 from onnxopt.analysis.channels.scoring import score_groups
 from onnxopt.analysis.channels.selection import allowed_counts, nearest_count
-from onnxopt.analysis.compensation import Costs, Samples, Sensitivity, Study, allocate, mac_costs, size_costs
-from onnxopt.analysis.compensation.allocation import total_damage
+from onnxopt.analysis.compensation import Costs, Samples, Study, allocate, mac_costs, size_costs
+from onnxopt.analysis.compensation.allocation import Curve, total_damage
+from onnxopt.analysis.compensation.fast_enough import LatencyBudget, most_that_may_stay
+from onnxopt.analysis.compensation.sensitivity import REMOVED
 from onnxopt.analysis.compensation.study import RANKING
 from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.shapes import RunShapes
+from onnxopt.evaluation.budget import Judge
 from onnxopt.placement.retarget import is_pair
+from onnxopt.runtime.adapter import load_runtime
 
 KEY = "onnxopt.prune"
 WIDEST_BLOCK = 16  # a multiple of what any CPU kernel likes, for a target that does not say
 PROTOBUF_LIMIT = 2 << 30
-BUDGETS = ("ratio", "macs", "params", "size")
+BUDGETS = ("ratio", "macs", "params", "size", "latency")
 TOLERATED = 0.01  # damage that outputs bear where no budget is given: 20 dB of SQNR, or 0.01 nat of divergence
 LEAST = 0.3  # of the MACs that remain where no budget is given
 HALVINGS = 6
+SPENT = 0.5  # of the accuracy budget; passes behind this one need some, too
+TRIES = 4  # at keeping to that, each bearing a third of the damage of the one before
 
 Choice = dict[str, list[int]]
 
@@ -76,6 +85,9 @@ class Prune(Pass):
     )
     params: float | None = option(default=None, help="Share of the parameters that may remain.", low=0, high=1)
     size: float | None = option(default=None, help="Share of the bytes of weights that may remain.", low=0, high=1)
+    latency: str | None = option(
+        default=None, help="What the model may take on the target: `4.2ms`, or `0.8` of what it takes now."
+    )
     criterion: str | None = option(
         default=None,
         help="How channels are ranked; none: by reconstruction where there is data, else by l2.",
@@ -110,11 +122,12 @@ class Prune(Pass):
         groups = self._in_scope(found, context)
         if not found.groups and any(is_pair(n) for n in graph.walk()):
             context.note(graph.source, "its weights are 8-bit codes, which are not pruned; run strip-qdq before")
-        budget = (given[0], float(getattr(self, given[0]))) if given else None
+        limit = LatencyBudget.parse(self.latency) if self.latency is not None else None
+        budget = (given[0], float(getattr(self, given[0]))) if given and limit is None else None
         if not groups or budget == ("ratio", 0.0) or (budget is not None and budget[0] != "ratio" and budget[1] == 1):
             return False
         work = _Work(graph, context, found, groups, self._ways(context))
-        choice = work.choose(budget, align)
+        choice = work.choose(budget, limit, align)
         self._explain(groups, choice, align, context)
         if not choice:
             return False
@@ -210,25 +223,50 @@ class _Work:
         self._cost = context.get(Cost)
         self._study: Study | None = None
 
-    def choose(self, budget: tuple[str, float] | None, align: int) -> Choice:
+    def choose(self, budget: tuple[str, float] | None, limit: LatencyBudget | None, align: int) -> Choice:
         """Places that stay, for each group that loses some."""
         orders = self._orders()
-        counts: Mapping[str, int]
-        if budget is not None and (budget[0] == "ratio" or self._ways.cannot_measure):
-            counts = self._even(budget, align)
-            if self._ways.compensate or self._ways.criterion in RANKING:
-                found = self._open().measure(orders, (), criterion=self._ways.criterion)
-                orders = {name: s.order for name, s in found.items()}
-        else:
-            found = self._open().measure(orders, criterion=self._ways.criterion)
-            self._context.record.details["sensitivity"] = {n: s.to_dict()["damage"] for n, s in found.items()}
+        blind = bool(self._ways.cannot_measure) or self._context.synthetic
+        even = (budget is not None and budget[0] == "ratio") or ((budget or limit) is not None and blind)
+        if not even or self._ways.compensate or self._ways.criterion in RANKING:
+            found = self._open().measure(orders, () if even else REMOVED, criterion=self._ways.criterion)
             orders = {name: s.order for name, s in found.items()}
-            counts = self._allocated(budget, align, found)
+        damage: dict[str, Curve] = {}
+        counts_at: Callable[[tuple[str, float]], Mapping[str, int]] = partial(self._even, align)
+        if not even:
+            damage = {name: s.damage for name, s in found.items()}
+            self._context.record.details["sensitivity"] = {n: s.to_dict()["damage"] for n, s in found.items()}
+            counts_at = partial(self._allocated, align, damage)
+        if limit is not None:
+            budget = ("macs", self._share_in_time(limit, lambda share: counts_at(("macs", share))))
+        counts = counts_at(budget) if budget is not None else self._bearable(align, damage, orders)
+        return self._places(counts, orders)
+
+    def _places(self, counts: Mapping[str, int], orders: Mapping[str, IntArray]) -> Choice:
         return {
             g.name: sorted(orders[g.name][g.size - counts[g.name] :].tolist())
             for g in self._groups
             if counts[g.name] < g.size
         }
+
+    def _share_in_time(self, limit: LatencyBudget, counts_at: Callable[[float], Mapping[str, int]]) -> float:
+        """The share of the MACs at which the target is fast enough; it stands in the resolved recipe."""
+        context = self._context
+        runtime, samples = load_runtime(context.target), context.holdout or context.fit
+        if runtime is None or samples is None:
+            raise UsageError(f"prune: latency is measured, and {context.target.name} cannot run here; give macs")
+        any_order = {g.name: np.arange(g.size) for g in self._groups}
+
+        def cut_to(share: float) -> Graph:
+            trial = self._graph.copy()
+            cut(trial, self._found.relations, self._found.kept(self._places(counts_at(share), any_order)))
+            return trial
+
+        feeds = next(iter(samples.take(1))).feeds
+        share, measured = most_that_may_stay(limit, self._graph, cut_to, runtime, feeds)
+        context.resolve(latency=None, macs=share)
+        context.record.details["latency"] = measured
+        return share
 
     def _orders(self) -> dict[str, IntArray]:
         """Places of each group by their weights, the weakest first."""
@@ -260,7 +298,7 @@ class _Work:
             return mac_costs(self._found, self._groups, self._cost.macs)
         return size_costs(self._found, self._groups, as_bytes=kind == "size")
 
-    def _even(self, budget: tuple[str, float], align: int) -> dict[str, int]:
+    def _even(self, align: int, budget: tuple[str, float]) -> dict[str, int]:
         """One share of every group: that given, or the smallest that meets the budget."""
         kind, value = budget
         if kind == "ratio":
@@ -274,24 +312,35 @@ class _Work:
                 break
         return counts
 
-    def _allocated(
-        self, budget: tuple[str, float] | None, align: int, found: Mapping[str, Sensitivity]
-    ) -> dict[str, int]:
-        """Counts that meet a budget at the least damage; without one, the most that outputs bear."""
-        curves = {name: s.damage for name, s in found.items()}
-        if budget is not None:
-            kind, share = budget
-            costs = self._costs(kind)
-            return self._told(allocate(self._groups, curves, costs, share * costs.total, align), costs, share)
-        costs = self._costs("macs")
-        low, high = LEAST, 1.0
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            counts = allocate(self._groups, curves, costs, middle * costs.total, align)
-            bearable = total_damage(self._groups, curves, counts) <= TOLERATED
-            low, high = (low, middle) if bearable else (middle, high)
-        self._context.resolve(macs=high)
-        return allocate(self._groups, curves, costs, high * costs.total, align)
+    def _allocated(self, align: int, curves: Mapping[str, Curve], budget: tuple[str, float]) -> dict[str, int]:
+        """Counts that meet a budget at the least damage."""
+        kind, share = budget
+        costs = self._costs(kind)
+        return self._told(allocate(self._groups, curves, costs, share * costs.total, align), costs, share)
+
+    def _bearable(self, align: int, curves: Mapping[str, Curve], orders: Mapping[str, IntArray]) -> dict[str, int]:
+        """Counts at which as much has gone as outputs bear."""
+        costs, judge = self._costs("macs"), self._context.get(Judge) if self._context.has(Judge) else None
+        for attempt in range(TRIES):
+            low, high = LEAST, 1.0
+            for _ in range(HALVINGS):
+                middle = (low + high) / 2
+                counts = allocate(self._groups, curves, costs, middle * costs.total, align)
+                bearable = total_damage(self._groups, curves, counts) <= TOLERATED / 3**attempt
+                low, high = (low, middle) if bearable else (middle, high)
+            counts = allocate(self._groups, curves, costs, high * costs.total, align)
+            trial = self._graph.copy()
+            if judge is None or self._spares(judge, trial, self._places(counts, orders)):
+                self._context.resolve(macs=high)
+                return counts
+        self._context.note(self._graph.source, "every cut tried costs more than half of the accuracy budget")
+        return {g.name: g.size for g in self._groups}
+
+    def _spares(self, judge: Judge, trial: Graph, choice: Choice) -> bool:
+        """Whether a cut leaves enough of the accuracy budget to the passes behind."""
+        if choice:
+            self._open().apply(trial, choice)
+        return judge.drop(trial) <= SPENT * judge.allowed
 
     def _told(self, counts: dict[str, int], costs: Costs, share: float) -> dict[str, int]:
         left = np.asarray([[counts[g.name] / g.size for g in self._groups]])
