@@ -6,6 +6,7 @@ by then, the error which that branch carries is to be made up for, too.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from onnxopt.data import Feeds
 from onnxopt.graph import Array, Graph
 from onnxopt.pass_api import Context
 
+ROUNDING = 1e-6  # of second moments, which are added up as float32: less is noise, and not even positive
 NUMBERS = 2**24  # in the rows of one layer, from all samples together
 
 Rows = tuple[Array, Array]
@@ -88,7 +90,11 @@ class Abreast:
         sums = Sums(reader.patches.shape, with_outputs=True)
         for inputs, wanted in self.rows(reader):
             sums.add(inputs, wanted)
-        return sums.result(centred=centred)
+        found = sums.result(centred=centred)
+        size = np.einsum("gii->gi", found.covariance) + np.square(found.mean)
+        noise = ROUNDING * size.max(axis=1) + ROUNDING**2 * size.max() + np.finfo(np.float32).tiny
+        covariance = found.covariance + noise[:, None, None] * np.eye(size.shape[1])
+        return replace(found, covariance=covariance)
 
     def past(self, name: str) -> None:
         """Go on until a tensor is made."""

@@ -42,7 +42,7 @@ Samples = tuple[Sequence[Feeds], Sequence[Feeds]]
 KEY = "onnxopt.drop-blocks"
 PROTOBUF_LIMIT = 2 << 30
 TOLERATED = 0.01  # damage that outputs bear where no budget is given: 20 dB of SQNR, or 0.01 nat of divergence
-AGAIN = 6  # blocks that are measured again after one has gone
+AGAIN = 4  # blocks that are measured again after one has gone
 
 
 class DropBlocks(Pass):
@@ -82,7 +82,6 @@ class DropBlocks(Pass):
         """
         if self.count is not None and self.macs is not None:
             raise UsageError("drop-blocks: give count or macs, not both")
-        graph.name_nodes()
         cost = context.get(Cost)
         blocks = self._in_scope(find_blocks(graph, context.get(RunShapes), cost.macs), context)
         if not blocks:

@@ -48,7 +48,7 @@ def find_blocks(graph: Graph, shapes: RunShapes, macs: Mapping[str, int]) -> lis
     """Blocks whose removal saves multiply-accumulates, in order of execution.
 
     Args:
-        graph: The model, its nodes named.
+        graph: The model.
         shapes: At the sizes that it is run at.
         macs: First output's name of a node to its multiply-accumulates.
     """
@@ -78,7 +78,12 @@ def _block(
         return None
     by_convolution = any(n.op in FIRST_AXIS_OPS for n in gone)
     axis = 1 if by_convolution else len(shape) - 1
-    return Block(add.name, add.outputs[0].name, skip.name, tuple(n.name for n in gone), saved, shape, axis)
+    return Block(name_of(add), add.outputs[0].name, skip.name, tuple(map(name_of, gone)), saved, shape, axis)
+
+
+def name_of(node: Node) -> str:
+    """A node's name; that of its output where it has none."""
+    return str(node.name or node.outputs[0].name)
 
 
 def _leads_to(graph: Graph, source: Tensor, target: Tensor) -> bool:

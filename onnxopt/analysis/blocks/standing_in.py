@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxopt.analysis.blocks.finding import Block
+from onnxopt.analysis.blocks.finding import Block, name_of
 from onnxopt.analysis.compensation.fitting import ridge_of
 from onnxopt.analysis.compensation.moments import Moments
 from onnxopt.analysis.compensation.reading import FloatArray
@@ -176,7 +176,7 @@ def _teach(graph: Graph, node: Node, taught: FloatArray, weight: Array, shift: F
 
 def _dtype(graph: Graph, block: Block) -> np.dtype[np.generic]:
     """Type of the weights in a block, which is that of its stand-in."""
-    nodes = [n for n in graph.nodes if n.name in block.nodes and len(n.inputs) > 1]
+    nodes = [n for n in graph.nodes if name_of(n) in block.nodes and len(n.inputs) > 1]
     values = [graph.constant(t) for n in nodes for t in n.inputs[1:]]
     kinds = [v.dtype for v in values if v is not None and v.dtype.kind == "f"]
     return kinds[0] if kinds else np.dtype(np.float32)
