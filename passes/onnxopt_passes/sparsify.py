@@ -1,13 +1,14 @@
 """Put zeros into the weights of Conv, Gemm and MatMul, and let the weights that are left make up for them.
 
 1. `sparsity` puts so large a share of zeros into each layer, anywhere; `pattern=2:4` at least two zeros into every four
-   consecutive input channels at the same place of the kernel, which sparse tensor cores run twice as fast. Layers whose
-   outputs read one channel each (depthwise) or, with a pattern, no multiple of M channels, are left alone; those of
-   other grouped convolutions are done group by group.
+   consecutive input channels at the same place of the kernel, which sparse tensor cores skip. Layers whose outputs read
+   one channel each (depthwise) or, with a pattern, no multiple of M channels get none; other grouped convolutions are
+   done group by group.
 2. With data, layers are done in order of execution: which weights go, and what the others become, follows from the
-   covariance of what the layer reads in the model as it is by then (`analysis.sparsity`). A layer's new weights stay if
-   its output on held-out samples comes closer than with the smallest weights gone, and all of them if the model's
-   outputs do. Without data, the smallest weights go.
+   covariance of what the layer reads in the model as it is by then (`analysis.sparsity`). Layers that get no zeros are
+   refitted, too, to make up for what goes wrong before them, unless `scope` or `ignore` leaves them out. A layer's new
+   weights stay if its output on held-out samples comes closer than with the smallest weights gone, and all of them if
+   the model's outputs do. Without data, the smallest weights go.
 3. In the end every layer is checked for the zeros that it should have.
 """
 
@@ -34,9 +35,10 @@ TRIALS = 3  # runs over the samples that judge
 class Sparsify(Pass):
     """Put zeros into weights, in any place or N of every M input channels; the others make up for them.
 
-    When to use it: `pattern=2:4` for TensorRT on GPUs from Ampere on, built with its flag for sparse weights; large
-    layers gain most. Zeros anywhere make no runtime faster that we know; they make a compressed file smaller. Run it
-    after `simplify` and `prune` and before `quantize`, which keeps zeros (`recover` beyond its bias does not).
+    When to use it: for TensorRT on GPUs from Ampere on, with a pattern of two in four, built with its flag for sparse
+    weights; large layers gain most. Zeros anywhere make no runtime faster that we know; they make a compressed file
+    smaller. Run it after `simplify` and `prune` and before `quantize`, which keeps zeros (`recover` beyond its bias
+    does not).
 
     Example (`pattern=2:4`, no data):
         before: `y = MatMul (x, w)` with a column of `w` being `.1, -.7, .3, .2`

@@ -9,6 +9,7 @@ neighbours are consecutive input channels at one position of the kernel.
    Developer Guide, "Structured Sparsity"); along the summed axis for matrix products.
 """
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
+SLACK = 1e-6  # of a weight, for shares such as 0.1 that are not exact
 WIDTH = 128  # columns among which a share is chosen at a time
 
 
@@ -74,7 +76,8 @@ class Rule:
             gone = np.zeros(blocks.shape, np.bool_)
             np.put_along_axis(gone, order[:, : self.block - self.kept], values=True, axis=1)
             return gone.reshape(scores.shape)
-        smallest = np.argsort(scores, axis=None, kind="stable")[: round(self.share * scores.size)]
+        # Rounded up: the whole layer shall have its share, whatever the parts are that it is decided on in.
+        smallest = np.argsort(scores, axis=None, kind="stable")[: math.ceil(self.share * scores.size - SLACK)]
         chosen = np.zeros(scores.size, np.bool_)
         chosen[smallest] = True
         return chosen.reshape(scores.shape)
@@ -87,7 +90,7 @@ class Rule:
             axis: The axis of input channels: 1 for a Conv and for a Gemm with transB, 0 for other matrices.
         """
         if not self.block:
-            return int(np.count_nonzero(weight)) <= weight.size - round(self.share * weight.size)
+            return weight.size - int(np.count_nonzero(weight)) >= math.floor(self.share * weight.size + SLACK)
         channels = weight.shape[axis]
         if channels % self.block:
             return False
