@@ -49,7 +49,8 @@ TOLERATED = 0.01  # damage that outputs bear where no budget is given: 20 dB of 
 LEAST = 0.3  # of the MACs that remain where no budget is given
 HALVINGS = 6
 SPENT = 0.5  # of the accuracy budget; passes behind this one need some, too
-TRIES = 4  # at keeping to that, each bearing a third of the damage of the one before
+HOPED = 3.0  # times TOLERATED, that a budget may allow
+TRIES = 4  # at keeping to a budget, each bearing a third of the damage of the one before
 
 Choice = dict[str, list[int]]
 
@@ -322,11 +323,12 @@ class _Work:
         """Counts at which as much has gone as outputs bear."""
         costs, judge = self._costs("macs"), self._context.get(Judge) if self._context.has(Judge) else None
         for attempt in range(TRIES):
+            tolerated = TOLERATED if judge is None else HOPED * TOLERATED / 3**attempt
             low, high = LEAST, 1.0
             for _ in range(HALVINGS):
                 middle = (low + high) / 2
                 counts = allocate(self._groups, curves, costs, middle * costs.total, align)
-                bearable = total_damage(self._groups, curves, counts) <= TOLERATED / 3**attempt
+                bearable = total_damage(self._groups, curves, counts) <= tolerated
                 low, high = (low, middle) if bearable else (middle, high)
             counts = allocate(self._groups, curves, costs, high * costs.total, align)
             trial = self._graph.copy()
