@@ -64,6 +64,9 @@ class Sparsify(Pass):
     )
     scope: tuple[str, ...] = option(default=(), help="Name patterns of the only nodes to do.")
     ignore: tuple[str, ...] = option(default=(), help="Name patterns of nodes to leave alone.")
+    min_elements: int = option(
+        default=32, help="Leave layers with fewer weights alone: arithmetic written as a layer.", low=0
+    )
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Find the layers, choose their zeros, check them.
@@ -75,7 +78,7 @@ class Sparsify(Pass):
         rule = self._rule()
         graph.sort()
         self._check_names(graph)
-        layers = self._in_scope(graph, find_layers(graph, rule, context.note), context)
+        layers = self._in_scope(graph, find_layers(graph, rule, context.note, least=self.min_elements), context)
         if all(layer.dense for layer in layers) or rule.share == 0:
             return False
         method = self._method(graph, context)

@@ -78,7 +78,7 @@ def test_two_of_four_input_channels_at_each_place_of_the_kernel(data):
 def test_the_smallest_go_without_data():
     net = "(float[1,4] x) => (float[1,2] y) <float[4,2] w = {VALUES}> { y = MatMul (x, w) }"
     assert_rewrites(
-        Sparsify(pattern="2:4"),
+        Sparsify(pattern="2:4", min_elements=1),
         net.replace("VALUES", "0.1, 5.0, -0.7, 1.0, 0.3, -2.0, 0.2, 3.0"),
         net.replace("VALUES", "0.0, 5.0, -0.7, 0.0, 0.3, 0.0, 0.0, 3.0"),
         notes=["the smallest weights go, without reconstruction: there are no samples"],
@@ -89,7 +89,7 @@ def test_the_smallest_go_without_data():
 def test_a_share_anywhere(share, zeros):
     graph = parse_graph("(float[1,4] x) => (float[1,2] y) <float[4,2] w> { y = MatMul (x, w) }")
     before = np.sort(np.abs(weights(graph)[""].ravel()))
-    sparsify(graph, sparsity=share)
+    sparsify(graph, sparsity=share, min_elements=1)
     after = np.sort(np.abs(weights(graph)["MatMul"].ravel()))
     assert (after[:zeros] == 0).all()
     assert np.array_equal(after[zeros:], before[zeros:])
@@ -190,6 +190,14 @@ def test_fewer_samples_than_channels():
     assert record.details["damage"]
 
 
+def test_arithmetic_stays():
+    """A detector's head may hold a mean over distances, written as a convolution by 0, 1, … 15."""
+    net = "(float[1,16,4,5] x) => (float[1,1,4,5] y) <float[1,16,1,1] w> { y = Conv (x, w) }"
+    record = sparsify(parse_graph(net), pattern="2:4")
+    assert not record.changed
+    assert ("Conv 'Conv'", "its 16 weights are fewer than min_elements=32") in record.notes
+
+
 def test_nothing_is_asked_for():
     assert not sparsify(parse_graph(NET), sparsity=0.0).changed
 
@@ -197,7 +205,7 @@ def test_nothing_is_asked_for():
 def test_shared_weights():
     net = """(float[1,4] x) => (float[1,4] y) <float[4,4] w> { a = MatMul (x, w)  r = Relu (a)  y = MatMul (r, w) }"""
     graph = parse_graph(net)
-    record = sparsify(graph, pattern="2:4")
+    record = sparsify(graph, pattern="2:4", min_elements=1)
     assert record.counts["layers with zeros"] == 2
     assert all(four_by_four(w.T) for w in weights(graph).values())
 

@@ -16,6 +16,7 @@ from onnxopt.data import Feeds
 from onnxopt.graph import Graph, is_standard
 
 OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LEAST = 32  # weights; layers with fewer are arithmetic, such as a detector's weighted mean over distances
 
 
 def find_readers(graph: Graph, known: Collection[str]) -> list[Reader]:
@@ -25,7 +26,7 @@ def find_readers(graph: Graph, known: Collection[str]) -> list[Reader]:
         if node.op not in OPS or not is_standard(node) or node.outputs[0].name not in known:
             continue
         weight = graph.constant(node.inputs[1])
-        if weight is None or weight.dtype.kind != "f" or not np.isfinite(weight).all():
+        if weight is None or weight.size < LEAST or weight.dtype.kind != "f" or not np.isfinite(weight).all():
             continue
         if node.op in {"Gemm", "MatMul"} and weight.ndim != 2:
             continue

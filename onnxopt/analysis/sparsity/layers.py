@@ -37,7 +37,7 @@ class Layer:
         return value
 
 
-def find_layers(graph: Graph, rule: Rule, explain: Callable[[Node, str], None]) -> list[Layer]:
+def find_layers(graph: Graph, rule: Rule, explain: Callable[[Node, str], None], *, least: int = 1) -> list[Layer]:
     """The layers of a sorted graph that can be given other weights, in order of execution.
 
     Those that cannot follow the rule are dense; those that follow it already are not among them.
@@ -46,13 +46,14 @@ def find_layers(graph: Graph, rule: Rule, explain: Callable[[Node, str], None]) 
         graph: The model.
         rule: What is wanted.
         explain: Called for each Conv, Gemm and MatMul by weights that gets no zeros, and why.
+        least: Layers with fewer weights are not looked at: they are arithmetic, such as a detector's weighted mean.
     """
     found = []
     for position, node in enumerate(graph.nodes):
         if node.op not in OPS or not is_standard(node):
             continue
         weight = graph.constant(node.inputs[1])
-        reason = _unusable(graph, node, weight)
+        reason = _unusable(graph, node, weight, least)
         if weight is None or reason is not None:
             if reason:
                 explain(node, reason)
@@ -83,7 +84,7 @@ def _read(graph: Graph, position: int, weight: Array) -> Layer | None:
     return None if reader is None else Layer(reader, column_order(channels, reader.patches.shape[2]), axis)
 
 
-def _unusable(graph: Graph, node: Node, weight: Array | None) -> str | None:
+def _unusable(graph: Graph, node: Node, weight: Array | None, least: int) -> str | None:
     """Why the weights can be no others; "" for a product of two activations, None where they can."""
     if weight is None:
         source = graph.producer(node.inputs[1])
@@ -95,6 +96,8 @@ def _unusable(graph: Graph, node: Node, weight: Array | None) -> str | None:
         return f"its weights are {weight.dtype}"
     if node.op != "Conv" and weight.ndim != 2:
         return "its weights are no matrix"
+    if weight.size < least:
+        return f"its {weight.size} weights are fewer than min_elements={least}"
     return None if np.isfinite(weight).all() else "its weights are not finite"
 
 
