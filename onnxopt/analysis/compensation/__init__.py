@@ -4,7 +4,7 @@
 * `reading`, `moments`, `walking`, `views`: what layers see;
 * `elimination`, `streams`: which channels go; `sensitivity`, `damage`: what that costs in accuracy;
 * `costs`, `allocation`: how many of each group, for a budget;
-* `fitting`, `refitting`: new weights.
+* `fitting`, `refitting`, `sharpening`: new weights.
 """
 
 from onnxopt.analysis.compensation.allocation import allocate

@@ -21,6 +21,7 @@ from onnxopt.analysis.compensation.moments import Moments
 from onnxopt.analysis.compensation.reading import Reader, add_biases, find_readers
 from onnxopt.analysis.compensation.refitting import refit_readers
 from onnxopt.analysis.compensation.sensitivity import REMOVED, Lab, Sensitivity, measure, take_moments
+from onnxopt.analysis.compensation.sharpening import best_factor, last_layer, sharpen
 from onnxopt.analysis.compensation.streams import find_streams, order_by_rank, turn
 from onnxopt.analysis.compensation.views import views
 from onnxopt.analysis.compensation.walking import LookingWalk
@@ -163,6 +164,7 @@ class Study:
         if self._compensate:
             trial = self._graph.copy()
             count = refit_readers(trial, self._graph, self._lab.readers, kept, self._lab.fit, threads=self._lab.threads)
+            self._sharpen(trial, choice)
             after = self.damage(self._cut(trial.copy(), choice))
             if after < before:
                 source = trial
@@ -171,6 +173,13 @@ class Study:
         self._transfer(source, graph)
         self._cut(graph, choice)
         return Outcome(count, before, after)
+
+    def _sharpen(self, trial: Graph, choice: Choice) -> None:
+        """Give a classifier's scores their spread back."""
+        layer = last_layer(trial)
+        if layer is not None:
+            outputs = list(self._lab.outputs(self._cut(trial.copy(), choice)))
+            sharpen(trial, layer, best_factor(outputs, self._damage))
 
     def _transfer(self, source: Graph, graph: Graph) -> None:
         """Give a graph the constants of a copy with the same nodes."""
