@@ -75,8 +75,7 @@ def comparable(graph: Graph) -> Graph:
     last = graph.producer(graph.outputs[0])
     if last is not None and last.op == "Sigmoid":
         return _returning(graph, [last.inputs[0]])
-    tail = graph.nodes[max(i for i, n in enumerate(graph.nodes) if n.op in {"Conv", "Gemm", "MatMul"}) :]
-    best = next((n for n in tail if n.op == "TopK"), None)
+    best = next((n for n in graph.nodes if n.op == "TopK"), None)
     return graph if best is None else _returning(graph, [best.inputs[0], *_selected(graph, best)])
 
 
@@ -112,8 +111,8 @@ def random_pictures(graph: Graph, name: str) -> list[dict[str, Array]]:
     fallback = SIZES.get(name, (1, 3, 224, 224))
     shape = [d if isinstance(d, int) and d > 0 else fallback[i] for i, d in enumerate(entry.shape or ())]
     generator = np.random.default_rng(0)
-    noise = [generator.random(shape, np.float32) for _ in range(2)]
-    return [{entry.name: np.float32(scale) * value} for scale, value in zip((0.5, 1.0), noise, strict=True)]
+    noise = [np.float32(scale) * generator.random(shape, np.float32) for scale in (0.5, 1.0)]
+    return [{entry.name: value} for value in noise]
 
 
 def difference(got: list[dict[str, Array]], wanted: list[dict[str, Array]]) -> float:
