@@ -7,7 +7,7 @@
    remain of the whole model, `latency` how long it may take on the target, which is timed: the damage of cutting each
    group is measured on held-out samples, and channels go where they save most for the least. Without any of them, as
    many go as the outputs on held-out samples bear, and with `--max-drop` as half of that budget bears. Made-up samples
-   say nothing of damage: there every group loses the same share.
+   say nothing of damage: there every group loses about the same share.
    Counts are rounded to multiples of `align` channels; blocks of grouped convolutions are never broken.
 4. Weights, biases, constants, group counts, Split sizes, Slice bounds and shape constants are cut.
 5. Layers that have lost inputs are refitted (`compensation`, see `analysis.compensation`), which stays if held-out
@@ -196,6 +196,11 @@ class Prune(Pass):
                 context.note(group.name, f"its {group.channels} channels are worth more than what they cost")
 
 
+def _evenly(group: Group) -> Curve:
+    """A damage for want of a measured one: as it grows with the square of the share, all groups lose about the same."""
+    return {round(group.size * (1 - s)): group.macs * s**2 for s in np.linspace(0.1, 1, 10).tolist()}
+
+
 def _match(names: Sequence[str], patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
@@ -232,12 +237,12 @@ class _Work:
         if not even or self._ways.compensate or self._ways.criterion in RANKING:
             found = self._open().measure(orders, () if even else REMOVED, criterion=self._ways.criterion)
             orders = {name: s.order for name, s in found.items()}
-        damage: dict[str, Curve] = {}
-        counts_at: Callable[[tuple[str, float]], Mapping[str, int]] = partial(self._even, align)
-        if not even:
+        if even:
+            damage = {g.name: _evenly(g) for g in self._groups}
+        else:
             damage = {name: s.damage for name, s in found.items()}
             self._context.record.details["sensitivity"] = {n: s.to_dict()["damage"] for n, s in found.items()}
-            counts_at = partial(self._allocated, align, damage)
+        counts_at = partial(self._counts, align, damage)
         if limit is not None:
             budget = ("macs", self._share_in_time(limit, lambda share: counts_at(("macs", share))))
         counts = counts_at(budget) if budget is not None else self._bearable(align, damage, orders)
@@ -299,23 +304,11 @@ class _Work:
             return mac_costs(self._found, self._groups, self._cost.macs)
         return size_costs(self._found, self._groups, as_bytes=kind == "size")
 
-    def _even(self, align: int, budget: tuple[str, float]) -> dict[str, int]:
-        """One share of every group: that given, or the smallest that meets the budget."""
-        kind, value = budget
-        if kind == "ratio":
-            return {g.name: nearest_count(g, g.size * (1 - value), align) for g in self._groups}
-        costs = self._costs(kind)
-        counts: dict[str, int] = {}
-        for step in range(101):
-            counts = {g.name: nearest_count(g, g.size * (1 - step / 100), align) for g in self._groups}
-            left = np.asarray([[counts[g.name] / g.size for g in self._groups]])
-            if float(costs.of(left)[0]) <= value * costs.total:
-                break
-        return counts
-
-    def _allocated(self, align: int, curves: Mapping[str, Curve], budget: tuple[str, float]) -> dict[str, int]:
-        """Counts that meet a budget at the least damage."""
+    def _counts(self, align: int, curves: Mapping[str, Curve], budget: tuple[str, float]) -> dict[str, int]:
+        """Counts that stay: the share given of every group, or what meets a budget at the least damage."""
         kind, share = budget
+        if kind == "ratio":
+            return {g.name: nearest_count(g, g.size * (1 - share), align) for g in self._groups}
         costs = self._costs(kind)
         return self._told(allocate(self._groups, curves, costs, share * costs.total, align), costs, share)
 
