@@ -139,16 +139,17 @@ class DropBlocks(Pass):
         prices = trials.prices(blocks)
         context.record.details["blocks"] = [_row(p) for p in prices]
         dropped: list[Price] = []
-        left = total
+        left, suffered = total, 0.0
         while prices and not self._is_met(len(dropped), left / max(1, total)):
-            prices.sort(key=lambda p: p.damage / p.saved if self.macs is not None else p.damage)
+            prices.sort(key=lambda p: (p.damage - suffered) / (p.saved if self.macs is not None else 1))
             best = prices[0]
             if self.count is None and self.macs is None and best.damage > TOLERATED:
                 break
             trials.drop(best)
             dropped.append(best)
             left -= best.saved
-            prices = [_without(p, best) for p in prices[1:] if p.block.name not in best.block.nodes]
+            prices = [_without(p, best, suffered) for p in prices[1:] if p.block.name not in best.block.nodes]
+            suffered = best.damage
             if not self._is_met(len(dropped), left / max(1, total)):
                 again = sorted(prices[:AGAIN], key=lambda p: [b.name for b in blocks].index(p.block.name))
                 prices = [*trials.prices([p.block for p in again]), *prices[AGAIN:]]
@@ -214,8 +215,10 @@ def _row(price: Price) -> dict[str, Any]:
     }
 
 
-def _without(price: Price, gone: Price) -> Price:
-    """What is known of a block when another has gone that may have been a part of it."""
+def _without(price: Price, gone: Price, suffered: float) -> Price:
+    """What is known of a block when another has gone: damages add up, and one may have been a part of the other."""
+    added = gone.damage - suffered
+    price = replace(price, damages={form: value + added for form, value in price.damages.items()})
     if gone.block.name not in price.block.nodes:
         return price
     block = replace(price.block, macs=price.block.macs - gone.saved)

@@ -1,17 +1,19 @@
 """`drop-blocks` removes the residual blocks that matter least, as many as asked, and says what each one cost."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from onnxopt import Context, Graph, UsageError
+from onnxopt.analysis.blocks import Block, Price, StandIn
 from onnxopt.data import InputSpec, open_dataset
 from onnxopt.manager import run_pass
 from onnxopt.report.record import PassRecord
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.testing import assert_preserves, parse_graph, plain_context
-from onnxopt_passes.drop_blocks import KEY, DropBlocks
+from onnxopt_passes.drop_blocks import KEY, DropBlocks, _without
 
 NET = """(float[1,6,6,6] x) => (float[1,4,6,6] z)
     <float[8,6,3,3] w0, float[8] b0,
@@ -214,6 +216,17 @@ def test_bad_input():
         DropBlocks(macs=1.5)
     with pytest.raises(UsageError, match="there are no samples"):
         drop(net(), plain_context(), count=1)
+
+
+def test_damage_of_blocks_that_are_not_measured_again_adds_up():
+    gone, left = (
+        Price(Block(name, name, "x", inner, macs, SHAPE, 1), None, {"nothing": damage}, macs)
+        for name, inner, macs, damage in (("b", (), 30, 0.3), ("a", ("b",), 100, 0.5))
+    )
+    gone, left = (replace(p, stand_in=StandIn("nothing", *np.zeros((4, 1)))) for p in (gone, left))
+    found = _without(left, gone, 0.1)
+    assert found.damage == pytest.approx(0.7)
+    assert (found.saved, found.block.macs) == (70, 70)
 
 
 def test_fewer_samples_than_channels_and_a_dead_block():

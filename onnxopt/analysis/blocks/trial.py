@@ -32,7 +32,7 @@ class Price:
         block: Which.
         stand_in: What is best put in its place.
         damages: Form to damage on held-out samples (see `compensation.damage`).
-        saved: Multiply-accumulates.
+        saved: Multiply-accumulates; 1 where a stand-in that was asked for takes as many as the block.
     """
 
     block: Block
@@ -106,10 +106,11 @@ class Trials:
             replace_block(trial, block, stand_in)
             damages[form] = self.damage(trial)
             worth = 1.0 if form in FREE else 1 - SPARED
-            if best is None or damages[form] < worth * damages[best.form]:
+            pays = macs_of(block, stand_in) < block.macs
+            if best is None or (pays and damages[form] < worth * damages[best.form]):
                 best = stand_in
         assert best is not None
-        return Price(block, best, damages, block.macs - macs_of(block, best))
+        return Price(block, best, damages, max(1, block.macs - macs_of(block, best)))
 
 
 def _patches(block: Block, most: int) -> Patches:
