@@ -37,8 +37,7 @@ class Sparsify(Pass):
 
     When to use it: for TensorRT on GPUs from Ampere on, with a pattern of two in four, built with its flag for sparse
     weights; large layers gain most. Zeros anywhere make no runtime faster that we know; they make a compressed file
-    smaller. Run it after `simplify` and `prune` and before `quantize`, which keeps zeros (`recover` beyond its bias
-    does not).
+    smaller. Run it after `simplify` and `prune` and before `quantize`, which keeps zeros.
 
     Example (`pattern=2:4`, no data):
         before: `y = MatMul (x, w)` with a column of `w` being `.1, -.7, .3, .2`

@@ -144,6 +144,24 @@ def test_rounding_to_the_inputs_beats_rounding_to_nearest_where_inputs_are_corre
     assert found < nearest * (0.5 if "rounding" in steps else 1.1)
 
 
+@pytest.mark.parametrize("zeros", [0.5, 0.1])
+def test_zeros_of_a_sparse_layer_stay(zeros):
+    generator = np.random.default_rng(3)
+    weight = generator.standard_normal((1, 16, 24)).astype(np.float32)
+    gone = generator.random(weight.shape) < zeros
+    weight[gone] = 0
+    rows = correlated(seed=3)
+    squares = (rows.T @ rows)[None].astype(np.float64) / len(rows)
+    moments = Moments(
+        len(rows), np.zeros((1, 24)), np.zeros((1, 16)), squares, 1.3 * weight.astype(np.float64) @ squares
+    )
+    start = Fitted(np.zeros(weight.shape, np.int8), np.full((1, 16), 0.02, np.float32), None)
+    choices = Choices(refit=True, scales=True, rounding=True)
+    found = refit(moments, weight, start, choices, limit=127, least=None)
+    assert (found.codes[gone] == 0).all() == (zeros == 0.5)
+    assert found.codes[~gone].any()
+
+
 def test_without_correlation_rounding_is_rounding_to_nearest():
     weight = np.random.default_rng(0).standard_normal((2, 5, 9)).astype(np.float32)
     scale = np.full((2, 5), 0.1, np.float32)

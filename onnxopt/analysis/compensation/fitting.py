@@ -64,4 +64,8 @@ def _solve(covariance: FloatArray, left: IntArray, damping: FloatArray, wanted: 
     """X with X (H_SS + D) = `wanted`."""
     normal = covariance[np.ix_(left, left)]
     normal[np.diag_indices_from(normal)] += damping
-    return np.asarray(np.linalg.solve(normal, wanted.T).T, np.float64)
+    try:
+        found = np.linalg.solve(normal, wanted.T)
+    except np.linalg.LinAlgError:  # moments of constant inputs, less their squared means, may leave noise and no rank
+        found = np.linalg.lstsq(normal, wanted.T)[0]
+    return np.asarray(found.T, np.float64)

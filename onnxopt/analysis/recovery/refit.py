@@ -6,6 +6,7 @@
 2. `scales`: of a few shares of the largest weight the one with the least error in the output, by rounding to nearest
    and the variance of each input value (Σ h_i (w_i - ŵ_i)²).
 3. `rounding`: weights are rounded one after the other, errors made up for by the rest (see `kernels.rounding`).
+   Zeros of a layer that was made sparse stay zeros throughout: some runtimes skip them.
 4. `bias`: the bias that makes the mean output what it was (arXiv 1906.04721, section 4.2, with measured means).
 """
 
@@ -21,6 +22,7 @@ Float32Array = npt.NDArray[np.float32]
 
 SHARES = (1.0, 0.98, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7)
 RIDGE = 0.1  # of the mean variance of an input value, plus the inputs per row: few rows say little
+SPARSE = 0.2  # share of zeros from which on a layer counts as sparse; dense ones have next to none
 DAMPING = 0.01  # of the same, for rounding, as in GPTQ; and this share of the inputs per row
 
 
@@ -68,6 +70,8 @@ def refit(
     wanted = weight.astype(np.float64)
     if choices.refit:
         wanted = wanted + _correction(wanted, squares, products, RIDGE + squares.shape[-1] / moments.rows)
+    zeros = weight == 0 if np.mean(weight == 0) >= SPARSE else np.zeros(weight.shape, np.bool_)
+    wanted[zeros] = 0
     codes, scale = start.codes, start.scale
     if choices.refit or choices.scales:
         shares = SHARES if choices.scales else (1.0,)
@@ -76,6 +80,7 @@ def refit(
         codes = _nearest(wanted, scale, limit).astype(np.int8)
     if choices.rounding:
         codes = _rounded(wanted, scale, squares, limit, DAMPING * (1 + squares.shape[-1] / moments.rows))
+        codes[zeros] = 0
     bias = start.bias
     if choices.bias and bias is not None:
         given = np.einsum("gcl,gl->gc", codes * scale[..., None].astype(np.float64), moments.inputs)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxopt.analysis.compensation.elimination import Problem, energy_order, removal_order
-from onnxopt.analysis.compensation.fitting import refit
+from onnxopt.analysis.compensation.fitting import _solve, refit
 from onnxopt.analysis.compensation.moments import Sums
 
 
@@ -89,6 +89,12 @@ def test_degenerate_covariances_stay_finite(case):
     assert np.abs(matrix).max() < 100 * np.abs(weight).max()
     problem = Problem.of(moments_of(rows).covariance[0], weight[0], np.arange(40)[:, None])
     assert sorted(removal_order([problem], 40).tolist()) == list(range(40))
+
+
+def test_normal_equations_without_rank_are_solved():
+    covariance, damping = np.array([[-1.0, 0.0], [0.0, 2.0]]), np.array([1.0, 0.0])
+    found = _solve(covariance, np.arange(2), damping, np.array([[0.0, 4.0]]))
+    np.testing.assert_allclose(found, [[0.0, 2.0]])
 
 
 def test_layer_without_bias_gets_none():
