@@ -37,9 +37,10 @@ from onnxopt.analysis.compensation.sensitivity import REMOVED
 from onnxopt.analysis.compensation.study import RANKING
 from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.shapes import RunShapes
+from onnxopt.data import Dataset
 from onnxopt.evaluation.budget import Judge
 from onnxopt.placement.retarget import is_pair
-from onnxopt.runtime.adapter import load_runtime
+from onnxopt.runtime.adapter import Runtime, load_runtime
 
 KEY = "onnxopt.prune"
 WIDEST_BLOCK = 16  # a multiple of what any CPU kernel likes, for a target that does not say
@@ -86,7 +87,7 @@ class Prune(Pass):
     )
     params: float | None = option(default=None, help="Share of the parameters that may remain.", low=0, high=1)
     size: float | None = option(default=None, help="Share of the bytes of weights that may remain.", low=0, high=1)
-    latency: str | None = option(
+    latency: float | str | None = option(
         default=None, help="What the model may take on the target: `4.2ms`, or `0.8` of what it takes now."
     )
     criterion: str | None = option(
@@ -123,9 +124,11 @@ class Prune(Pass):
         groups = self._in_scope(found, context)
         if not found.groups and any(is_pair(n) for n in graph.walk()):
             context.note(graph.source, "its weights are 8-bit codes, which are not pruned; run strip-qdq before")
-        limit = LatencyBudget.parse(self.latency) if self.latency is not None else None
+        elif not found.groups:
+            context.note(graph.source, "has no Conv, Gemm or MatMul with channels to remove")
+        limit = LatencyBudget.parse(str(self.latency)) if self.latency is not None else None
         budget = (given[0], float(getattr(self, given[0]))) if given and limit is None else None
-        if not groups or budget == ("ratio", 0.0) or (budget is not None and budget[0] != "ratio" and budget[1] == 1):
+        if not groups or _asks_nothing(budget, limit):
             return False
         work = _Work(graph, context, found, groups, self._ways(context))
         choice = work.choose(budget, limit, align)
@@ -196,6 +199,13 @@ class Prune(Pass):
                 context.note(group.name, f"its {group.channels} channels are worth more than what they cost")
 
 
+def _asks_nothing(budget: tuple[str, float] | None, limit: LatencyBudget | None) -> bool:
+    """Whether a budget lets the whole model stay."""
+    if limit is not None:
+        return not limit.absolute and limit.value == 1
+    return budget is not None and budget[1] == (0 if budget[0] == "ratio" else 1)
+
+
 def _evenly(group: Group) -> Curve:
     """A damage for want of a measured one: as it grows with the square of the share, all groups lose about the same."""
     return {round(group.size * (1 - s)): group.macs * s**2 for s in np.linspace(0.1, 1, 10).tolist()}
@@ -231,6 +241,8 @@ class _Work:
 
     def choose(self, budget: tuple[str, float] | None, limit: LatencyBudget | None, align: int) -> Choice:
         """Places that stay, for each group that loses some."""
+        if limit is not None:
+            self._clock()  # what cannot be timed is refused before anything takes long
         orders = self._orders()
         blind = bool(self._ways.cannot_measure) or self._context.synthetic
         even = (budget is not None and budget[0] == "ratio") or ((budget or limit) is not None and blind)
@@ -246,6 +258,8 @@ class _Work:
         if limit is not None:
             budget = ("macs", self._share_in_time(limit, lambda share: counts_at(("macs", share))))
         counts = counts_at(budget) if budget is not None else self._bearable(align, damage, orders)
+        if budget is not None and limit is None:
+            self._tell(counts, *budget)
         return self._places(counts, orders)
 
     def _places(self, counts: Mapping[str, int], orders: Mapping[str, IntArray]) -> Choice:
@@ -255,12 +269,18 @@ class _Work:
             if counts[g.name] < g.size
         }
 
+    def _clock(self) -> tuple[Runtime, Dataset]:
+        """The target's runtime, and what to time it on."""
+        runtime, samples = load_runtime(self._context.target), self._context.holdout or self._context.fit
+        if runtime is None:
+            raise UsageError(f"prune: latency is measured, and {self._context.target.name} cannot run here; give macs")
+        if samples is None:
+            raise UsageError("prune: latency is measured on samples, and there are none; give macs")
+        return runtime, samples
+
     def _share_in_time(self, limit: LatencyBudget, counts_at: Callable[[float], Mapping[str, int]]) -> float:
         """The share of the MACs at which the target is fast enough; it stands in the resolved recipe."""
-        context = self._context
-        runtime, samples = load_runtime(context.target), context.holdout or context.fit
-        if runtime is None or samples is None:
-            raise UsageError(f"prune: latency is measured, and {context.target.name} cannot run here; give macs")
+        context, (runtime, samples) = self._context, self._clock()
         any_order = {g.name: np.arange(g.size) for g in self._groups}
 
         def cut_to(share: float) -> Graph:
@@ -310,7 +330,7 @@ class _Work:
         if kind == "ratio":
             return {g.name: nearest_count(g, g.size * (1 - share), align) for g in self._groups}
         costs = self._costs(kind)
-        return self._told(allocate(self._groups, curves, costs, share * costs.total, align), costs, share)
+        return allocate(self._groups, curves, costs, share * costs.total, align)
 
     def _bearable(self, align: int, curves: Mapping[str, Curve], orders: Mapping[str, IntArray]) -> dict[str, int]:
         """Counts at which as much has gone as outputs bear."""
@@ -337,12 +357,15 @@ class _Work:
             self._open().apply(trial, choice)
         return judge.drop(trial) <= SPENT * judge.allowed
 
-    def _told(self, counts: dict[str, int], costs: Costs, share: float) -> dict[str, int]:
+    def _tell(self, counts: Mapping[str, int], kind: str, share: float) -> None:
+        """Note that a budget cannot be met."""
+        if kind == "ratio":
+            return
+        costs = self._costs(kind)
         left = np.asarray([[counts[g.name] / g.size for g in self._groups]])
         reached = float(costs.of(left)[0]) / costs.total
         if reached > share:
             self._context.note(self._graph.source, f"the least that can remain is {reached:.3f}, not {share:g}")
-        return counts
 
     def cut(self, choice: Choice) -> None:
         """Cut the graph, and say what was done."""

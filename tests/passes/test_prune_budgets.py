@@ -7,6 +7,7 @@ from onnxopt import Context, UsageError, optimize
 from onnxopt.analysis.cost import Cost
 from onnxopt.data import InputSpec, open_dataset
 from onnxopt.manager import run_pass
+from onnxopt.pipeline import resolve
 from onnxopt.report.record import PassRecord
 from onnxopt.targets.ort import ORT
 from onnxopt.targets.tensorrt import TENSORRT
@@ -60,6 +61,7 @@ def test_a_latency_that_is_kept_already_removes_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"latency": 4}, "milliseconds like 4.2ms or a share like 0.8, got '4.0'"),
         ({"latency": "soon"}, "milliseconds like"),
         ({"latency": "0.5", "macs": 0.5}, "macs or latency, not both"),
         ({"latency": "0.000001ms"}, "cannot reach 1e-06 ms"),
@@ -68,6 +70,19 @@ def test_a_latency_that_is_kept_already_removes_nothing():
 def test_latencies_that_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         run_pass(Prune(**options), parse_graph(WIDE), context(), [])
+
+
+def test_a_share_of_the_latency_may_be_written_without_quotes():
+    [stage] = resolve("prune{latency=0.7}")
+    assert stage.passes == [Prune(latency=0.7)]
+    trials = run_pass(Prune(latency=0.7, align=8), parse_graph(WIDE), context(), [])
+    assert not [reason for _, reason in trials.notes if "the least that can remain" in reason]
+
+
+def test_a_latency_as_now_is_not_even_measured():
+    record = run_pass(Prune(latency=1), parse_graph(WIDE), context(), [])
+    assert not record.changed
+    assert "latency" not in record.details
 
 
 def test_a_target_that_is_not_here_has_no_latency():
