@@ -47,9 +47,15 @@ def smallest(weight: FloatArray, rule: Rule, order: IntArray) -> BoolArray:
 
 
 def _factor(covariance: FloatArray, order: IntArray) -> FloatArray:
-    damped = covariance + np.diag(ridge_of(covariance, RIDGE))
-    inverse = np.linalg.inv(damped[np.ix_(order, order)])
-    return np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float64)
+    ridge = ridge_of(covariance, RIDGE)
+    damped = (covariance + np.diag(ridge))[np.ix_(order, order)]
+    try:
+        inverse = np.linalg.inv(damped)
+        return np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float64)
+    except np.linalg.LinAlgError:
+        # Inputs that do not vary: what there is of a covariance is rounding, and none makes up for another.
+        variances = np.maximum(np.diag(covariance), 0) + ridge
+        return np.diag(1 / np.sqrt(variances[order]))
 
 
 def _columns(work: FloatArray, factor: FloatArray, rule: Rule, gone: BoolArray) -> FloatArray:

@@ -85,3 +85,10 @@ def test_a_wide_kernel():
     assert cost(polish(found, weight, covariance, left), weight, covariance) < 0.5 * cost(
         0 * weight, weight, covariance
     )
+
+
+def test_inputs_that_do_not_vary_but_for_rounding_lose_their_smallest_weights():
+    weight = np.random.default_rng(3).standard_normal((4, 8))
+    found, left = eliminate(weight, np.full((8, 8), -1e-17), Rule(0.5, 2, 4), np.arange(8))
+    np.testing.assert_array_equal(left, smallest(weight, Rule(0.5, 2, 4), np.arange(8)))
+    np.testing.assert_array_equal(found, np.where(left, weight, 0))
