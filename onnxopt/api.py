@@ -43,7 +43,7 @@ from onnxopt.targets import Target
 
 Passes = str | Iterable[Pass | str]
 VERIFY_OUTPUTS_UP_TO = 200 * 2**20  # bytes of weights
-UNLIKE = 3.0  # dB; float arithmetic of two runtimes lies far above
+UNLIKE = 3.0  # dB, half of the signal is noise; float arithmetic of two runtimes lies far above
 ROUNDS, SECONDS = 30, 20.0  # of the final latency comparison; a stage's own is a third of that
 
 SYNTHETIC_WARNING = "no --data given: calibrated on synthetic pictures, so accuracy is unverified"
@@ -417,6 +417,11 @@ class _Run:
         report.quality = measure.quality(
             *sessions, self.samples.holdout.take(JUDGED_SAMPLES), self.original.metadata, strict=not self.keep_anyway
         )
+        if report.quality["worst_sqnr_db"] < UNLIKE:
+            report.warnings.append(
+                f"the outputs are hardly those of the model as given ({report.quality['worst_sqnr_db']:.1f} dB): "
+                "ask for less"
+            )
         if self.metric is not None and report.budget is None:
             self.before.score, after.score = (
                 score(self.metric, s.run, self.samples.evaluation).value for s in sessions

@@ -13,6 +13,7 @@ from onnxopt.errors import OptimizationError
 from onnxopt.registry import load_target
 from onnxopt.report.run import SCHEMA
 from onnxopt.runtime.ort import OrtSession
+from onnxopt.testing import parse_graph
 
 TESTDATA = Path(__file__).parents[1] / "testdata"
 CLASSIFIER, DETECTOR = TESTDATA / "patches_classifier.onnx", TESTDATA / "shapes_detector.onnx"
@@ -145,3 +146,12 @@ def test_without_data_it_says_that_accuracy_is_unverified():
 def test_wrong_requests_are_one_sentence(options, said):
     with pytest.raises(UsageError, match=said):
         optimize(CLASSIFIER, **options)
+
+
+@pytest.mark.parametrize(("ratio", "ruined"), [(0.0, False), (0.99, True)])
+def test_a_ruined_model_is_called_one(ratio, ruined):
+    net = """(float[1,3,8,8] x) => (float[1,4,8,8] y) <float[64,3,1,1] w1, float[4,64,1,1] w2> {
+        a = Conv (x, w1) b = Relu (a) y = Conv (b, w2) }"""
+    passes = f"prune{{ratio={ratio}, align=1, compensation=false}}"
+    report = optimize(parse_graph(net), passes, keep_anyway=True).report
+    assert any("hardly those of the model" in warning for warning in report.warnings) == ruined
