@@ -36,7 +36,7 @@ def test_custom_operators_are_carried_through(onnxopt, store, net_text, tmp_path
     assert [n.op for n in load(tmp_path / "m.opt.onnx").nodes if n.op == "Swirl"]
 
 
-@pytest.mark.parametrize(("passes", "who"), [("quantize", "calibrate"), ("prune{align=4}", "prune without a ratio")])
+@pytest.mark.parametrize(("passes", "who"), [("quantize", "calibrate"), ("prune{align=4}", "prune without a budget")])
 def test_passes_that_must_run_a_custom_operator_say_so(onnxopt, store, net_text, tmp_path, passes, who):
     file = store("m.onnx", custom_net(net_text))
     message = refused(onnxopt("run", file, "--passes", passes), tmp_path)

@@ -52,7 +52,7 @@ def test_show_a_pass(onnxopt):
     result = onnxopt("passes", "show", "prune")
     assert result.exit_code == 0
     text = result.stdout
-    assert text.startswith("prune: Remove output channels")
+    assert text.startswith("prune: Remove channels")
     assert "effect:  lossy: outputs change" in text
     assert "from:    onnxopt" in text
     ratio = next(line for line in text.splitlines() if line.startswith("  ratio"))

@@ -84,8 +84,17 @@ def study(graph, context, **options):
     return Study(graph, ChannelGroups.of, samples, [g.name for g in found.free], **options)
 
 
+def log_softmax(scores):
+    shifted = scores.astype(np.float64) - scores.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
 def error(before, after, context):
+    """Share of the outputs' energy that is wrong; of class scores, [1, classes], what their probabilities diverge."""
     pairs = [(outputs_of(before, s.feeds)["y"], outputs_of(after, s.feeds)["y"]) for s in context.holdout]
+    if pairs[0][0].ndim == 2:
+        logs = [(log_softmax(a), log_softmax(b)) for a, b in pairs]
+        return float(np.mean([(np.exp(a) * (a - b)).sum() for a, b in logs]))
     return sum(float(np.square(a - b).sum()) for a, b in pairs) / sum(float(np.square(a).sum()) for a, _ in pairs)
 
 
