@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -107,7 +109,8 @@ def test_mapped_encloses_what_would_be_measured(op_type, batches):
     # Both sides round their float64 values in their own order.
     assert mapped.minimum <= min(value.min() for value in values) + 1e-12
     assert mapped.maximum >= max(value.max() for value in values) - 1e-12
-    assert mapped.minimum <= mapped.mean_minimum <= mapped.mean_maximum <= mapped.maximum
+    ends = (mapped.minimum, mapped.mean_minimum, mapped.mean_maximum, mapped.maximum)
+    assert all(low <= high + 1e-12 for low, high in pairwise(ends))
     assert mapped.histogram.total == sum(batch.size for batch in batches)
     centres, width = mapped.histogram.occupied()[0], mapped.histogram.width
     assert mapped.minimum - width / 2 <= centres.min()
