@@ -15,7 +15,7 @@ class Tile:
     """One of the few numbers at the top.
 
     Attributes:
-        value: The number with its unit, e.g. `2.10 ×`.
+        value: The number with its unit, e.g. `2.10 x`.
         label: What it is, e.g. `faster on onnxruntime`.
         tone: Whether it is to be read as good or bad news.
     """
@@ -133,7 +133,7 @@ class Layer:
     Attributes:
         name: Its name in the model as given where it has one there.
         op: Operator.
-        kind: Types it computes in, e.g. `uint8 × int8`.
+        kind: Types it computes in, e.g. `uint8, int8`.
         scale: Of its output's quantizer.
         sqnr_db: Of its output against the same tensor of the model as given.
         macs: Multiply-accumulates.
