@@ -2,6 +2,7 @@
 
 * `UsageError`: the input or the request is wrong (exit code 2).
 * `OptimizationError`: a pass or a check failed on valid input (exit code 1).
+* `GateMissed`: the result is not as good as `--require` wants it (exit code 3).
 """
 
 import difflib
@@ -22,6 +23,12 @@ class UsageError(OnnxoptError):
 
 class OptimizationError(OnnxoptError):
     """A pass or a verification failed although the input was valid."""
+
+
+class GateMissed(OnnxoptError):  # noqa: N818 - says what happened
+    """What came out does not keep what was required; the message says which gate, what was wanted and measured."""
+
+    exit_code = 3
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
