@@ -1,0 +1,88 @@
+"""What came out beside what came in: outputs, score, latency, and which layers really run in int8."""
+
+from onnxopt.analysis.cost import Cost
+from onnxopt.evaluation import measure
+from onnxopt.evaluation.metrics import Metric, score
+from onnxopt.evaluation.samples import JUDGED_SAMPLES, Samples
+from onnxopt.graph import Graph
+from onnxopt.optimization.subject import UNLIKE, Subject
+from onnxopt.placement.retarget import is_quantized
+from onnxopt.report.run import RunReport
+from onnxopt.runtime.adapter import Runtime
+from onnxopt.runtime.latency import Comparison
+
+ROUNDS, SECONDS = 30, 20.0  # of the final latency comparison; a stage's own is a third of that
+
+
+def measure_outcome(
+    subject: Subject, graph: Graph, samples: Samples, metric: Metric | None, report: RunReport, *, strict: bool
+) -> None:
+    """Fill in what a report says of the optimized model, and of the model as it came.
+
+    Args:
+        subject: The model as it came.
+        graph: What came out.
+        samples: Held-out ones to compare outputs on, and those to score on.
+        metric: How to score; a report with a budget holds its scores already.
+        report: Is filled in.
+        strict: Refuse outputs that are not finite.
+
+    Raises:
+        OptimizationError: Outputs are NaN or infinite where those of the original are not.
+    """
+    costs = measure.cost(graph, subject.target, subject.inputs)
+    after = report.after = measure.figures(graph, costs)
+    if metric is not None and report.budget is not None:
+        report.before.score, after.score = report.budget["before"], report.budget["after"]
+    if subject.runtime is None:
+        return
+    sessions = (subject.open(subject.runtime), subject.runtime.open(graph.to_proto()))
+    report.quality = measure.quality(
+        *sessions, samples.holdout.take(JUDGED_SAMPLES), subject.graph.metadata, strict=strict
+    )
+    if report.quality["worst_sqnr_db"] < UNLIKE:
+        report.warnings.append(
+            f"the outputs are hardly those of the model as given ({report.quality['worst_sqnr_db']:.1f} dB): "
+            "ask for less"
+        )
+    if metric is not None and report.budget is None:
+        report.before.score, after.score = (score(metric, s.run, samples.evaluation).value for s in sessions)
+    if not subject.only_after:
+        timing = time_stage(subject.runtime, subject.graph, graph, samples, seconds=SECONDS)
+        _note_latency(timing, report)
+    _note_fusion(subject, graph, report, costs, subject.runtime)
+
+
+def time_stage(
+    runtime: Runtime, before: Graph, after: Graph, samples: Samples, seconds: float = SECONDS / 3
+) -> Comparison:
+    """Latency of two graphs on a held-out sample, interleaved, one thread."""
+    feeds = next(iter(samples.holdout)).feeds
+    return measure.time_pair(runtime, before, after, feeds, rounds=ROUNDS, seconds=seconds)
+
+
+def _note_latency(timing: Comparison, report: RunReport) -> None:
+    assert report.after is not None
+    for measured, latency in zip((report.before, report.after), timing.latencies, strict=True):
+        measured.latency_ms = latency.milliseconds.median
+        measured.latency_spread_ms = latency.milliseconds.spread
+    speedup = timing.latencies[1].speedup
+    report.speedup = {"median": speedup.median, "spread": speedup.spread, "rounds": timing.rounds}
+
+
+def _note_fusion(subject: Subject, graph: Graph, report: RunReport, costs: Cost, runtime: Runtime) -> None:
+    assert report.after is not None
+    kernels = measure.read_kernels(graph, runtime)
+    macs = measure.macs_by_name(graph, costs)
+    report.after.int8_share = measure.int8_share(kernels, macs)
+    if not is_quantized(subject.graph):
+        report.before.int8_share = 0.0
+    elif not subject.only_after:
+        found = measure.read_kernels(subject.graph, runtime)
+        report.before.int8_share = measure.int8_share(found, measure.macs_by_name(subject.graph, subject.costs))
+    reasons = {where: why for stage in report.stages for r in stage.passes for where, why in r.notes}
+    report.unfused = [
+        {"node": name, "macs": count, "reason": next((w for k, w in reasons.items() if f"'{name}'" in k), "")}
+        for name, count in sorted(macs.items(), key=lambda item: -item[1])
+        if name in kernels.floating
+    ]

@@ -1,0 +1,253 @@
+"""One optimization, from the request to the result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxopt import __version__, apart, guard, model_io
+from onnxopt import recipe as recipes
+from onnxopt.calibration.store import TableFile
+from onnxopt.calibration.table import CalibrationTable
+from onnxopt.errors import OptimizationError, UsageError
+from onnxopt.evaluation.budget import Budget, Judge, Verdict
+from onnxopt.evaluation.metrics import Metric, load_metric
+from onnxopt.evaluation.samples import Samples, open_samples
+from onnxopt.graph import Graph
+from onnxopt.manager import Observer, check_requirements
+from onnxopt.observers.verify import Level, Verify
+from onnxopt.optimization.outcome import measure_outcome, time_stage
+from onnxopt.optimization.subject import Subject
+from onnxopt.pass_api import Context
+from onnxopt.pipeline import Stage
+from onnxopt.report.record import StageRecord
+from onnxopt.report.run import RunReport, kept_float
+from onnxopt.runtime import host
+
+VERIFY_OUTPUTS_UP_TO = 200 * 2**20  # bytes of weights
+SYNTHETIC_WARNING = "no --data given: calibrated on synthetic pictures, so accuracy is unverified"
+JUDGED_ON_SYNTHETIC = "no --data given: judged on synthetic pictures, so accuracy is unverified"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out.
+
+    Attributes:
+        graph: The optimized model.
+        report: Everything measured and done.
+        recipe: The resolved recipe; running it again gives the same bytes.
+    """
+
+    graph: Graph
+    report: RunReport
+    recipe: recipes.Recipe
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The optimized model as protobuf."""
+        return self.graph.to_proto()
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the model, whole or not at all; returns the files written.
+
+        Raises:
+            UsageError: The folder cannot be written, or the disk is full.
+        """
+        return model_io.save(self.graph, path)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for, under the names that a recipe has for it; None: not said."""
+
+    pipeline: Any
+    target: Any
+    source: Any
+    evaluation: Any
+    metric: Any
+    max_drop: str | float | None
+    calibration_table: str | Path | None
+    preprocess: Any
+    samples: int | None
+
+    def or_else(self, said: recipes.Recipe | None) -> "Wanted":
+        """What a recipe says where nothing else was asked for."""
+        missing = [f.name for f in fields(self) if getattr(self, f.name) is None]
+        return replace(self, **{name: getattr(said, name, None) for name in missing})
+
+
+class Optimization:
+    """A model, the stages it goes through, and the data that it is fitted, judged and scored on.
+
+    Table, data and metric are opened and the float model is scored here, so that mistakes show early.
+
+    Args:
+        subject: The model as it came.
+        stages: What to do.
+        wanted: The request.
+        undo: Undo a stage that made the model slower.
+        enforced: Refuse a result that misses the budget, or whose outputs are not finite.
+
+    Raises:
+        UsageError: Something cannot be used, or no pass has a use for the table.
+    """
+
+    def __init__(
+        self, subject: Subject, stages: Sequence[Stage], wanted: Wanted, *, undo: bool = True, enforced: bool = True
+    ) -> None:
+        self.subject, self.stages, self.wanted = subject, list(stages), wanted
+        self.undo, self.enforced = undo, enforced
+        budget = Budget.parse(wanted.max_drop) if wanted.max_drop is not None else None
+        self.table = self._open_table(wanted.calibration_table)
+        self.samples: Samples = open_samples(
+            subject.graph, subject.inputs, wanted.source, wanted.evaluation, wanted.preprocess, wanted.samples
+        )
+        self.warnings = [*self.samples.notes]
+        if self.samples.synthetic and any(p.needs_data for stage in self.stages for p in stage.passes):
+            self.warnings.append(SYNTHETIC_WARNING if self.table is None else JUDGED_ON_SYNTHETIC)
+        subject.try_once(next(iter(self.samples.fit)).feeds)
+        self.metric: Metric | None = None
+        if wanted.metric is not None:
+            self.metric = load_metric(wanted.metric, metadata=subject.graph.metadata)
+        self.judge: Judge | None = None
+        if budget is not None and subject.cannot_run:
+            raise UsageError(f"a budget needs the model to be run, and that is not possible: {subject.cannot_run}")
+        if budget is not None:
+            self.judge = Judge(budget, subject.graph, self.samples.evaluation, subject.timed_on, self.metric)
+
+    def _open_table(self, file: str | Path | None) -> TableFile | None:
+        if file is None:
+            return None
+        if not any(CalibrationTable in p.provides for stage in self.stages for p in stage.passes):
+            raise UsageError(f"no pass here calibrates, so {file} is of no use; add quantize")
+        return TableFile.at(file)
+
+    def run(self, verify: Level | None, observers: Sequence[Observer]) -> Result:
+        """Run the stages, measure, and report.
+
+        Raises:
+            OptimizationError: A pass broke its promise, outputs are not finite, or the budget is missed.
+        """
+        context = self._context()
+        if self.table is not None:
+            context.put(self.table)
+        check_requirements(self.stages, context)
+        watchers = [*observers, self._verifier(verify)]
+        runtime = self.subject.timed_on
+        judge = (lambda a, b: time_stage(runtime, a, b, self.samples)) if runtime is not None and self.undo else None
+        graphs, records = [self.subject.graph], []
+        for stage in self.stages:
+            graph, record = guard.run_stage(stage, graphs[-1], context, watchers, judge)
+            records.append(record)
+            graphs.append(graph)
+        graph = graphs[-1].copy()
+        verdict = self._verdict(graph)
+        resolved = self._resolved(records, verdict)
+        report = self._report(resolved, records, verdict)
+        if self.table is not None and context.has(CalibrationTable):
+            report.data["calibration_table"] = self.table.identify(context.get(CalibrationTable))
+        measure_outcome(self.subject, graph, self.samples, self.metric, report, strict=self.enforced)
+        if runtime is not None:
+            alone = apart.stages_alone(self.stages, records, graphs, self._context)
+            report.alone = apart.measured(alone, runtime, self.samples, self.metric, self.subject.macs) if alone else []
+        _sign(graph, resolved, report)
+        return Result(graph, report, resolved)
+
+    def _verdict(self, graph: Graph) -> Verdict | None:
+        """Judge by the budget, if there is one; it is an error to miss it."""
+        if self.judge is None:
+            return None
+        verdict = self.judge.verdict(graph)
+        self.warnings += verdict.warnings()
+        if not verdict.met and self.enforced:
+            raise OptimizationError(
+                f"{verdict}; nothing is written (allow more, or a larger `most` of keep-float, or --keep-anyway)"
+            )
+        return verdict
+
+    def _context(self) -> Context:
+        """A context that knows of no pass. Of models that are merely large passes run what parts they can."""
+        subject = self.subject
+        fed: dict[str, Any] = {"fit": self.samples.fit, "holdout": self.samples.holdout}
+        if subject.small and subject.cannot_run:
+            fed = {"cannot_run": subject.cannot_run}
+        context = Context(subject.target, inputs=subject.inputs, synthetic=self.samples.synthetic, **fed)
+        if self.judge is not None:
+            context.put(self.judge)
+        return context
+
+    def _verifier(self, level: Level | None) -> Verify:
+        if level is None:
+            level = "outputs" if self.subject.graph.nbytes() < VERIFY_OUTPUTS_UP_TO else "structure"
+        if self.subject.cannot_run:
+            level = "off" if level == "off" else "structure"
+        parts = (self.samples.fit, self.samples.holdout) if level in {"outputs", "full"} else ()
+        return Verify(level, [next(iter(part)).feeds for part in parts])
+
+    def _resolved(self, records: list[StageRecord], verdict: Verdict | None) -> recipes.Recipe:
+        """What was done, with every decision that was made on the way."""
+        wanted = self.wanted
+        return recipes.Recipe(
+            recipes.resolved_pipeline(records),
+            target=self.subject.target.name,
+            source=_text(wanted.source),
+            evaluation=_text(wanted.evaluation),
+            preprocess=self.samples.preprocess,
+            samples=wanted.samples,
+            calibration_table=_text(wanted.calibration_table),
+            max_drop=verdict.max_drop if verdict is not None and verdict.met else None,
+            metric=_text(wanted.metric) if verdict is not None else None,
+            never_slower=False,
+        )
+
+    def _report(self, resolved: recipes.Recipe, records: list[StageRecord], verdict: Verdict | None) -> RunReport:
+        """What is known before the outcome is measured."""
+        subject = self.subject
+        warnings = subject.warnings + self.warnings
+        # That made-up inputs say nothing of accuracy is among the warnings already.
+        if not {SYNTHETIC_WARNING, JUDGED_ON_SYNTHETIC} & set(warnings):
+            warnings += self.samples.data.notes
+        return RunReport(
+            model={"source": subject.graph.source, "digest": subject.digest},
+            target={
+                "name": subject.target.name,
+                "runtime": subject.runtime.version if subject.runtime is not None else "",
+                "why_not_measured": subject.why_not_measured,
+                "threads": 1,
+            },
+            inputs=[str(i) for i in subject.inputs],
+            data=self.samples.to_dict(),
+            before=subject.figures,
+            recipe=str(resolved),
+            metric=self.metric.name if self.metric is not None else None,
+            budget=self._budget(verdict, records) if verdict is not None else None,
+            stages=records,
+            warnings=warnings,
+            environment={
+                "onnxopt": __version__,
+                "processor": host.processor(),
+                **host.versions("onnx", "onnxruntime", "numpy", "numba", "openvino"),
+            },
+        )
+
+    def _budget(self, verdict: Verdict, records: list[StageRecord]) -> dict[str, Any]:
+        judged_on = self.samples.evaluation.description
+        return {**verdict.to_dict(), "judged_on": judged_on, **kept_float(records)}
+
+
+def _text(given: Any) -> str | None:
+    """What a recipe can say of it."""
+    return str(given) if isinstance(given, str | Path) else None
+
+
+def _sign(graph: Graph, resolved: recipes.Recipe, report: RunReport) -> None:
+    """Write into the model's metadata what made it."""
+    graph.set_metadata("onnxopt.version", __version__)
+    graph.set_metadata("onnxopt.recipe", str(resolved.pipeline))
+    graph.set_metadata("onnxopt.target", report.target["name"])
+    graph.set_metadata("onnxopt.data", report.data["digest"])
+    if "calibration_table" in report.data:
+        graph.set_metadata("onnxopt.calibration", report.data["calibration_table"]["digest"])
