@@ -10,6 +10,7 @@ import openvino
 from onnxopt.errors import OptimizationError
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, Kernels, Model
+from onnxopt.runtime.kernel_time import KernelTime
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 SPLIT_BIAS = "/WithoutBiases"  # what the ONNX frontend appends to a Conv whose bias becomes an Add
@@ -24,15 +25,18 @@ class OpenVinoSession:
         threads: Threads of inference.
         precision: `INFERENCE_PRECISION_HINT`, e.g. `f32`; default: the plug-in's own choice, which is bf16 on CPUs
             with AMX or AVX512-BF16.
+        counted: Whether performance counters are kept; see `counters`.
 
     Raises:
         OptimizationError: OpenVINO cannot load the model; carries its own words.
     """
 
-    def __init__(self, model: Model, *, threads: int = 1, precision: str | None = None) -> None:
+    def __init__(self, model: Model, *, threads: int = 1, precision: str | None = None, counted: bool = False) -> None:
         config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         if precision is not None:
             config["INFERENCE_PRECISION_HINT"] = precision
+        if counted:
+            config["PERF_COUNT"] = True
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
         try:
             core = openvino.Core()
@@ -52,6 +56,10 @@ class OpenVinoSession:
             raise OptimizationError(f"OpenVINO cannot run the model: {_last_line(error)}") from error
         values = {n: self._request.get_output_tensor(i).data.copy() for i, n in enumerate(self.output_names)}
         return values if outputs is None else {name: values[name] for name in outputs}
+
+    def counters(self) -> "list[openvino.ProfilingInfo]":
+        """Performance counters of the last run, for a session that was opened `counted`."""
+        return list(self._request.get_profiling_info())
 
 
 class OpenVinoRuntime:
@@ -83,6 +91,12 @@ class OpenVinoRuntime:
                 origins = str(info["originalLayersNames"].astype(str)).split(",")
                 int8 |= {names[o] for o in (origin.removesuffix(SPLIT_BIAS) for origin in origins) if o in names}
         return Kernels(frozenset(int8), frozenset(set(names.values()) - int8), dict(sorted(left.items())))
+
+    def kernel_times(self, model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1) -> list[KernelTime]:
+        """Time of each kernel, from OpenVINO's performance counters."""
+        from onnxopt.runtime.openvino_profile import kernel_times  # noqa: PLC0415  (it opens sessions of this module)
+
+        return kernel_times(model, feeds, runs=runs, threads=threads, precision=self.precision)
 
 
 def _last_line(error: Exception) -> str:

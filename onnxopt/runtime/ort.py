@@ -14,6 +14,7 @@ import onnxruntime
 from onnxopt.errors import OptimizationError
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, Kernels, Model
+from onnxopt.runtime.kernel_time import KernelTime
 
 INT8_OPS = frozenset({"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulNBits", "ConvInteger"})
 FLOAT_OPS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
@@ -28,10 +29,13 @@ class OrtSession:
         threads: Threads inside an operator; one by default, so that timings mean something.
         optimized: False runs the graph as it is written, all graph optimizations off.
         config: Session configuration entries.
+        trace: Folder into which ORT writes the graph that it runs, as `OPTIMIZED`, and its profile; see `end_trace`.
 
     Raises:
         OptimizationError: ORT cannot load the model; carries ORT's own words.
     """
+
+    OPTIMIZED = "optimized.onnx"
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class OrtSession:
         threads: int = 1,
         optimized: bool = True,
         config: Mapping[str, str] | None = None,
+        trace: Path | None = None,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -49,6 +54,10 @@ class OrtSession:
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
         for key, value in (config or {}).items():
             options.add_session_config_entry(key, value)
+        if trace is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(trace / "profile")
+            options.optimized_model_filepath = str(trace / self.OPTIMIZED)
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
         try:
             self._session = onnxruntime.InferenceSession(
@@ -77,6 +86,10 @@ class OrtSession:
         except Exception as error:
             raise OptimizationError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
         return dict(zip(names, values, strict=True))
+
+    def end_trace(self) -> Path:
+        """Stop profiling and return the file with the profile, for a session that was opened with `trace`."""
+        return Path(self._session.end_profiling())
 
 
 def first_line(error: Exception) -> str:
@@ -108,6 +121,12 @@ class OrtRuntime:
         int8 = {n.name for n in extended.graph.node if n.op_type in INT8_OPS}
         left = Counter(n.op_type for n in everything.graph.node if n.op_type in CONVERSIONS)
         return Kernels(frozenset(int8 & weighted), frozenset(weighted - int8), dict(sorted(left.items())))
+
+    def kernel_times(self, model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1) -> list[KernelTime]:
+        """Time of each kernel, from ORT's profiler."""
+        from onnxopt.runtime.ort_profile import kernel_times  # noqa: PLC0415  (it opens sessions of this module)
+
+        return kernel_times(model, feeds, runs=runs, threads=threads)
 
 
 def _optimized(model: onnx.ModelProto, file: Path, level: str) -> onnx.ModelProto:

@@ -1,0 +1,48 @@
+"""How long each kernel of a runtime takes, as the runtime's own profiler says."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import onnx
+
+from onnxopt.runtime.adapter import Feeds
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One kernel that a runtime executes, and how long it takes.
+
+    Attributes:
+        name: What the runtime calls it; unique in one model.
+        op: The runtime's name for its operation.
+        milliseconds: Of one run; the mean of the middle half of several.
+        precision: What it computes in, e.g. `int8`, `float32`, `bfloat16`.
+        origins: Names of nodes or tensors of the model that it stands for, as far as the runtime tells; may hold names
+            that the model does not know.
+        readers: Names of the kernels that read what it writes.
+        moved: Bytes of activations that it reads and writes; weights are not among them.
+    """
+
+    name: str
+    op: str
+    milliseconds: float
+    precision: str
+    origins: tuple[str, ...]
+    readers: tuple[str, ...]
+    moved: int
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """A runtime that says how long its kernels take."""
+
+    def kernel_times(self, model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1) -> list[KernelTime]:
+        """Run a model so many times and tell the time of each kernel, in order of execution."""
+
+
+def middle_mean(values: list[float]) -> float:
+    """Mean of the middle half: steadier than the mean, finer than the median of whole microseconds."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())

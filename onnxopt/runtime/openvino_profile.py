@@ -1,0 +1,64 @@
+"""Times of OpenVINO's kernels, from its performance counters and its runtime model."""
+
+from collections import defaultdict
+from math import prod
+from typing import Any
+
+import onnx
+import openvino
+
+from onnxopt.runtime.adapter import Feeds
+from onnxopt.runtime.kernel_time import KernelTime, middle_mean
+from onnxopt.runtime.openvino import SPLIT_BIAS, OpenVinoSession
+
+WARM_UP = 3  # runs that do not count
+PRECISIONS = {"i8": "int8", "u8": "int8", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+
+
+def kernel_times(
+    model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1, precision: str | None = None
+) -> list[KernelTime]:
+    """Time of each kernel; see `kernel_time.Profiler`.
+
+    Raises:
+        OptimizationError: OpenVINO cannot load or run the model.
+    """
+    session = OpenVinoSession(model, threads=threads, precision=precision, counted=True)
+    durations: dict[str, list[float]] = defaultdict(list)
+    for run in range(WARM_UP + runs):
+        session.run(feeds)
+        for entry in session.counters():
+            if run >= WARM_UP and entry.status == openvino.ProfilingInfo.Status.EXECUTED:
+                durations[entry.node_name].append(entry.real_time.total_seconds() * 1000)
+    ordered = session.compiled.get_runtime_model().get_ordered_ops()
+    return [_kernel(op, durations[op.get_friendly_name()]) for op in ordered if op.get_friendly_name() in durations]
+
+
+def _kernel(op: Any, milliseconds: list[float]) -> KernelTime:
+    told = {key: str(value.astype(str)) for key, value in op.get_rt_info().items()}
+    names = [n.removesuffix(SPLIT_BIAS) for n in told.get("originalLayersNames", "").split(",") if n]
+    tensors = [*(i.get_source_output() for i in op.inputs()), *op.outputs()]
+    readers = [i.get_node().get_friendly_name() for o in op.outputs() for i in o.get_target_inputs()]
+    return KernelTime(
+        name=op.get_friendly_name(),
+        op=told["layerType"],
+        milliseconds=middle_mean(milliseconds),
+        precision=_precision(told["primitiveType"]),
+        origins=tuple(dict.fromkeys(names)),
+        readers=tuple(dict.fromkeys(readers)),
+        moved=sum(_nbytes(t) for t in tensors if not _is_constant(t)),
+    )
+
+
+def _precision(kernel: str) -> str:
+    """Kernels end in what they compute in, e.g. `brgconv_avx512_I8`."""
+    return PRECISIONS.get(kernel.rpartition("_")[2].lower(), "")
+
+
+def _is_constant(tensor: Any) -> bool:
+    return str(tensor.get_node().get_rt_info()["layerType"].astype(str)) == "Const"
+
+
+def _nbytes(tensor: Any) -> int:
+    shape = tensor.get_partial_shape()
+    return prod(shape.to_shape()) * tensor.get_element_type().size if shape.is_static else 0

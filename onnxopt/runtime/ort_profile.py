@@ -1,0 +1,99 @@
+"""Times of ONNX Runtime's kernels, from its profile and from the graph that it really runs.
+
+The profile knows kernels by the names of the optimized graph's nodes. Optimizers name a node after one that it
+replaces, after a tensor of that, or after both, and append what they did:
+
+* `X_nchwc`: a convolution in blocks of channels;
+* `X_token_7`: made unique, or moved to another layout;
+* `X/QuickGeluFusion/`: fused to one activation.
+
+What is before that is the name of a node or tensor of the model that was given.
+"""
+
+import json
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxopt.runtime.adapter import Feeds
+from onnxopt.runtime.kernel_time import KernelTime, middle_mean
+from onnxopt.runtime.ort import OrtSession
+
+WARM_UP = 3  # runs that do not count
+SUFFIX = "_kernel_time"
+APPENDED = re.compile(r"(_nchwc|_token_\d+|/\w+Fusion/?|_(?:de)?quant_?\d*)$")
+PRECISIONS = {"float": "float32", "float16": "float16", "bfloat16": "bfloat16", "double": "float64"}
+
+
+def kernel_times(model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1) -> list[KernelTime]:
+    """Time of each kernel; see `kernel_time.Profiler`.
+
+    Raises:
+        OptimizationError: ONNX Runtime cannot load or run the model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        session = OrtSession(model, threads=threads, trace=Path(folder))
+        for _ in range(WARM_UP + runs):
+            session.run(feeds)
+        events = json.loads(session.end_trace().read_text(encoding="utf-8"))
+        graph = onnx.load(Path(folder) / OrtSession.OPTIMIZED, load_external_data=False).graph
+    return _kernels(events, graph)
+
+
+def _kernels(events: list[dict[str, Any]], graph: onnx.GraphProto) -> list[KernelTime]:
+    durations: dict[str, list[float]] = defaultdict(list)
+    told: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(SUFFIX):
+            name = event["name"].removesuffix(SUFFIX)
+            durations[name].append(event["dur"] / 1000)
+            told.setdefault(name, event["args"])
+    readers = _readers(graph)
+    nodes = {node.name: node for node in graph.node}
+    return [
+        KernelTime(
+            name=name,
+            op=arguments["op_name"],
+            milliseconds=middle_mean(durations[name][WARM_UP:]),
+            precision=_precision(arguments),
+            origins=tuple(dict.fromkeys(_origins(name, nodes.get(name)))),
+            readers=readers.get(name, ()),
+            moved=int(arguments["activation_size"]) + int(arguments["output_size"]),
+        )
+        for name, arguments in told.items()
+    ]
+
+
+def _readers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
+    makers = {tensor: node.name for node in graph.node for tensor in node.output if tensor}
+    found: dict[str, list[str]] = defaultdict(list)
+    for node in graph.node:
+        for tensor in node.input:
+            if tensor in makers:
+                found[makers[tensor]].append(node.name)
+    return {name: tuple(dict.fromkeys(names)) for name, names in found.items()}
+
+
+def _precision(arguments: dict[str, Any]) -> str:
+    """From the first input that is a number with a fraction, or stands for one."""
+    for types in (arguments["input_type_shape"], arguments["output_type_shape"]):
+        for kind in (kind for entry in types for kind in entry):
+            if kind in {"uint8", "int8"}:
+                return "int8"
+            if kind in PRECISIONS:
+                return PRECISIONS[kind]
+    return ""
+
+
+def _origins(name: str, node: onnx.NodeProto | None) -> Iterator[str]:
+    """The name, what is left of it without what optimizers append, and the names of what the node writes."""
+    yield name
+    while (shorter := APPENDED.sub("", name)) != name:
+        name = shorter
+        yield name
+    yield from node.output if node is not None else ()
