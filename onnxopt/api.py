@@ -44,6 +44,7 @@ def optimize(
     eval_data: Any = None,
     metric: Any = None,
     max_drop: str | float | None = None,
+    require: str | None = None,
     calibration_table: str | Path | None = None,
     preprocess: Any = None,
     samples: int | None = None,
@@ -65,6 +66,7 @@ def optimize(
             `update(outputs, sample)` and `compute() -> float`.
         max_drop: Accuracy budget: `"1%"` of the float score, or points; without a metric, of agreement with the float
             model. See `evaluation.budget`.
+        require: Gates that the result has to keep, such as `"map>=-1pt,speedup>=1.2"`; see `gates`.
         calibration_table: File of ranges. If it is there, only what it lacks is measured; else it is written.
         preprocess: How pictures become inputs; default: inferred from metadata.
         samples: Use at most so many of `data`.
@@ -76,11 +78,12 @@ def optimize(
     Raises:
         UsageError: The model, the data or the request cannot be used as given.
         OptimizationError: A pass broke its promise, outputs are not finite, or the budget is missed.
+        GateMissed: The result does not keep what `require` asks for, with or without `keep_anyway`.
     """
     said = recipes.load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
     if passes is None and said is None:
         raise UsageError("nothing to do: give passes or a recipe")
-    asked = Wanted(passes, target, data, eval_data, metric, max_drop, calibration_table, preprocess, samples)
+    asked = Wanted(passes, target, data, eval_data, metric, max_drop, calibration_table, preprocess, samples, require)
     wanted = asked.or_else(said)
     stages = resolve(wanted.pipeline)
     optimization = Optimization(

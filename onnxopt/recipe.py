@@ -15,6 +15,7 @@ calibration_table = "ranges.json"
 [budget]
 max_drop = "1%"
 metric = "coco-map"
+require = "map>=-1pt,speedup>=1.2"
 
 [guard]
 never_slower = true
@@ -49,7 +50,7 @@ _SECTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "samples": int,
         "calibration_table": str,
     },
-    "budget": {"max_drop": (str, int, float), "metric": str},
+    "budget": {"max_drop": (str, int, float), "metric": str, "require": str},
     "guard": {"never_slower": bool},
 }
 
@@ -67,6 +68,7 @@ class Recipe:
     calibration_table: str | None = None
     max_drop: str | float | None = None
     metric: str | None = None
+    require: str | None = None
     never_slower: bool = True
 
     def __str__(self) -> str:
@@ -77,7 +79,7 @@ class Recipe:
             "samples": self.samples,
             "calibration_table": self.calibration_table,
         }
-        budget = {"max_drop": self.max_drop, "metric": self.metric}
+        budget = {"max_drop": self.max_drop, "metric": self.metric, "require": self.require}
         parts = [f"version = {VERSION}" + ("" if self.pipeline.entries else "\npipeline = []")]
         for section, values in (("target", {"name": self.target}), ("data", data), ("budget", budget)):
             said = {key: value for key, value in values.items() if value is not None}
@@ -136,6 +138,7 @@ def _recipe(document: dict[str, Any], file: str) -> Recipe:
         calibration_table=sections["data"].get("calibration_table"),
         max_drop=sections["budget"].get("max_drop"),
         metric=sections["budget"].get("metric"),
+        require=sections["budget"].get("require"),
         never_slower=sections["guard"].get("never_slower", True),
     )
 

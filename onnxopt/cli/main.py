@@ -1,6 +1,6 @@
 """The command `onnxopt`: a group whose commands are imported when they are used.
 
-Exit codes: 0 done; 1 a pass or a check failed; 2 bad usage or input; 130 interrupted.
+Exit codes: 0 done; 1 a pass or a check failed; 2 bad usage or input; 3 a gate of `--require` missed; 130 interrupted.
 """
 
 from importlib import import_module
@@ -74,5 +74,5 @@ def _notes(error: BaseException | None) -> list[str]:
 def main(debug: bool) -> None:
     """Make trained ONNX vision models small and fast, for a named runtime.
 
-    Exit codes: 0 done, 1 a pass or check failed, 2 bad usage or input.
+    Exit codes: 0 done, 1 a pass or check failed, 2 bad usage or input, 3 a gate of --require missed.
     """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from onnxopt.manager import Observer
 
 EPILOG = """Exit codes: 0 done (a stage that did not pay is undone and said), 1 a pass or a check failed, 2 bad usage or
-input. The table goes to stderr."""
+input, 3 a gate of --require was missed. The table goes to stderr."""
 
 
 @click.command(epilog=EPILOG)
@@ -35,6 +35,9 @@ input. The table goes to stderr."""
 @click.option("--metric", metavar="NAME", help="top1, coco-map or module:function.")
 @click.option(
     "--max-drop", metavar="1%|1.0", help="Lose at most this share of the float score, or so many points; exit 1 if not."
+)
+@click.option(
+    "--require", metavar="GATES", help="Such as 'map>=-1pt,latency<=20ms,size<=3MB,speedup>=1.5'; exit 3 if not."
 )
 @click.option(
     "--calibration-table", type=click.Path(path_type=Path), metavar="FILE", help="Ranges: read if there, else written."
@@ -84,6 +87,7 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
         eval_data=options["eval_data"],
         metric=options["metric"],
         max_drop=options["max_drop"],
+        require=options["require"],
         calibration_table=options["calibration_table"],
         preprocess=options["preprocess"],
         samples=options["samples"],

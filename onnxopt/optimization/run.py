@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from onnxopt import __version__, apart, guard, model_io
+from onnxopt import __version__, apart, gates, guard, model_io
 from onnxopt import recipe as recipes
 from onnxopt.calibration.store import TableFile
 from onnxopt.calibration.table import CalibrationTable
@@ -72,6 +72,7 @@ class Wanted:
     calibration_table: str | Path | None
     preprocess: Any
     samples: int | None
+    require: str | None = None
 
     def or_else(self, said: recipes.Recipe | None) -> "Wanted":
         """What a recipe says where nothing else was asked for."""
@@ -92,7 +93,7 @@ class Optimization:
         enforced: Refuse a result that misses the budget, or whose outputs are not finite.
 
     Raises:
-        UsageError: Something cannot be used, or no pass has a use for the table.
+        UsageError: Something cannot be used, no pass has a use for the table, or a gate could not be judged.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Optimization:
         self.subject, self.stages, self.wanted = subject, list(stages), wanted
         self.undo, self.enforced = undo, enforced
         budget = Budget.parse(wanted.max_drop) if wanted.max_drop is not None else None
+        self.gates = gates.parse_gates(wanted.require) if wanted.require is not None else ()
         self.table = self._open_table(wanted.calibration_table)
         self.samples: Samples = open_samples(
             subject.graph, subject.inputs, wanted.source, wanted.evaluation, wanted.preprocess, wanted.samples
@@ -109,9 +111,13 @@ class Optimization:
         if self.samples.synthetic and any(p.needs_data for stage in self.stages for p in stage.passes):
             self.warnings.append(SYNTHETIC_WARNING if self.table is None else JUDGED_ON_SYNTHETIC)
         subject.try_once(next(iter(self.samples.fit)).feeds)
+        metric = wanted.metric if wanted.metric is not None else gates.named_metric(self.gates)
         self.metric: Metric | None = None
-        if wanted.metric is not None:
-            self.metric = load_metric(wanted.metric, metadata=subject.graph.metadata)
+        if metric is not None:
+            self.metric = load_metric(metric, metadata=subject.graph.metadata)
+        gates.check_judgeable(
+            self.gates, metric=self.metric, cannot_time=subject.why_not_measured, cannot_run=subject.why_not_run
+        )
         self.judge: Judge | None = None
         if budget is not None and subject.cannot_run:
             raise UsageError(f"a budget needs the model to be run, and that is not possible: {subject.cannot_run}")
@@ -130,6 +136,7 @@ class Optimization:
 
         Raises:
             OptimizationError: A pass broke its promise, outputs are not finite, or the budget is missed.
+            GateMissed: The result is not as good as required.
         """
         context = self._context()
         if self.table is not None:
@@ -150,6 +157,7 @@ class Optimization:
         if self.table is not None and context.has(CalibrationTable):
             report.data["calibration_table"] = self.table.identify(context.get(CalibrationTable))
         measure_outcome(self.subject, graph, self.samples, self.metric, report, strict=self.enforced)
+        self._hold_gates(report)
         if runtime is not None:
             alone = apart.stages_alone(self.stages, records, graphs, self._context)
             report.alone = apart.measured(alone, runtime, self.samples, self.metric, self.subject.macs) if alone else []
@@ -167,6 +175,23 @@ class Optimization:
                 f"{verdict}; nothing is written (allow more, or a larger `most` of keep-float, or --keep-anyway)"
             )
         return verdict
+
+    def _hold_gates(self, report: RunReport) -> None:
+        """Refuse a result that is not as good as required, whatever else may be handed back."""
+        assert report.after is not None
+        quality = report.quality
+        shares = [quality[kind] for kind in ("detections", "top1") if quality.get(kind) is not None]
+        found = gates.figures(
+            report.before,
+            report.after,
+            metric=self.metric,
+            speedup=report.speedup["median"] if report.speedup is not None else None,
+            agreement=shares[0] if shares else None,
+            sqnr_db=quality.get("worst_sqnr_db"),
+        )
+        outcomes = gates.judge_gates(self.gates, found)
+        gates.refuse_missed(outcomes, [f"{s.text} was {s.reason}" for s in report.stages if not s.kept])
+        report.gates = [outcome.to_dict() for outcome in outcomes]
 
     def _context(self) -> Context:
         """A context that knows of no pass. Of models that are merely large passes run what parts they can."""
@@ -200,6 +225,7 @@ class Optimization:
             calibration_table=_text(wanted.calibration_table),
             max_drop=verdict.max_drop if verdict is not None and verdict.met else None,
             metric=_text(wanted.metric) if verdict is not None else None,
+            require=",".join(map(str, self.gates)) or None,
             never_slower=False,
         )
 

@@ -79,6 +79,11 @@ class Subject:
         """Why there is no latency; empty where there is."""
         if self.only_after:
             return "the target does not run the model as given"
+        return self.why_not_run
+
+    @property
+    def why_not_run(self) -> str:
+        """Why outputs are not compared and nothing is scored; empty where they are."""
         return "" if self.runtime is not None else self.cannot_run or "the target cannot run here"
 
     def macs(self, graph: Graph) -> int:

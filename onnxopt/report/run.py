@@ -79,6 +79,7 @@ class RunReport:
         speedup: Latency before / after, measured together, and its spread; None where not measured.
         quality: SQNR in dB, cosine and largest error per output, agreement, on held-out inputs.
         metric: Name of the metric, or None.
+        gates: How each gate of `--require` went; a report is of a run that kept them.
         budget: The verdict on `--max-drop` and what was kept float; None without one.
         stages: What ran.
         alone: Each lossy stage by itself, between the model as given and all of them; empty for fewer than two.
@@ -97,6 +98,7 @@ class RunReport:
     speedup: dict[str, float] | None = None
     quality: dict[str, Any] = field(default_factory=dict)
     metric: str | None = None
+    gates: list[dict[str, Any]] = field(default_factory=list)
     budget: dict[str, Any] | None = None
     stages: list[StageRecord] = field(default_factory=list)
     alone: list[Alone] = field(default_factory=list)

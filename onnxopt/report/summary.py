@@ -19,6 +19,7 @@ def summary(report: RunReport) -> str:
     parts = [
         table(rows, header),
         *_budget(report),
+        *(f"\n{gate['text']}" for gate in report.gates),
         *_stages(report),
         *_alone(report),
         *_left_alone(report),
