@@ -33,6 +33,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, cast, dataclass_transf
 from onnxopt.data import Dataset, InputSpec
 from onnxopt.errors import OptimizationError, UsageError, nearest
 from onnxopt.graph import Graph, Node, Tensor, label
+from onnxopt.model_io import PROTOBUF_LIMIT
 from onnxopt.report.record import PassRecord
 from onnxopt.targets import Target
 
@@ -309,6 +310,14 @@ class Context:
         keep = {kind for kind in self._analyses if kind in preserved}
         keep = {k for k in keep if all(d in keep or d in self._artefacts for d in self._depends.get(k, ()))}
         self._analyses = {kind: value for kind, value in self._analyses.items() if kind in keep}
+
+    def cannot_try(self, graph: Graph) -> str:
+        """Why a graph cannot be run on samples to be fitted and judged; empty where it can."""
+        if self.cannot_run:
+            return self.cannot_run
+        if self.fit is None or self.holdout is None:
+            return "there are no samples to fit and judge on; give data"
+        return "a model over 2 GB is not run on trial" if graph.nbytes() > PROTOBUF_LIMIT else ""
 
     def note(self, where: Node | Tensor | str, reason: str) -> None:
         """Say why something was left alone."""

@@ -17,30 +17,29 @@ accuracy lost per latency saved is less with blocks than with channels.
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from onnxopt import Context, Graph, Pass, UsageError, option
-from onnxopt.analysis.abreast import choose_samples
 from onnxopt.analysis.blocks import (
     FORMS,
     Block,
     Price,
     Trials,
     find_blocks,
-    find_readers,
+    find_refittable,
     refit_following,
     replace_block,
     settle,
 )
+from onnxopt.analysis.compensation.abreast import choose_samples
 from onnxopt.analysis.cost import Cost
+from onnxopt.analysis.scope import Scope
 from onnxopt.analysis.shapes import RunShapes
 from onnxopt.data import Feeds
 
 Samples = tuple[Sequence[Feeds], Sequence[Feeds]]
 
 KEY = "onnxopt.drop-blocks"
-PROTOBUF_LIMIT = 2 << 30
 TOLERATED = 0.01  # damage that outputs bear where no budget is given: 20 dB of SQNR, or 0.01 nat of divergence
 AGAIN = 4  # blocks that are measured again after one has gone
 
@@ -90,9 +89,11 @@ class DropBlocks(Pass):
             return False
         if self.count == 0 or self.macs == 1:
             return False
-        _check_runnable(graph, context)
+        why = context.cannot_try(graph)
+        if why:
+            raise UsageError(f"drop-blocks has to run the model on samples: {why}")
         names = [t.name for n in graph.nodes for t in n.outputs]
-        samples = choose_samples(graph, context, find_readers(graph, names), len(blocks) * len(FORMS))
+        samples = choose_samples(graph, context, find_refittable(graph, names), len(blocks) * len(FORMS))
         trials = Trials(graph.copy(), samples, FORMS if self.stand_in is None else (self.stand_in,))
         dropped = self._choose(trials, blocks, cost.total_macs, context)
         if not dropped:
@@ -120,16 +121,13 @@ class DropBlocks(Pass):
         return masked
 
     def _in_scope(self, blocks: Sequence[Block], context: Context) -> list[Block]:
-        for pattern in (*self.scope, *self.ignore):
-            if not any(_match(block, (pattern,)) for block in blocks):
-                names = [b.name for b in blocks[:3]]
-                raise UsageError(f"drop-blocks: '{pattern}' matches no node of a residual block; they end in {names}")
+        scope = Scope(self.scope, self.ignore)
+        scope.check(self.name, [name for b in blocks for name in (b.name, *b.nodes)], "node of a residual block")
         chosen = []
         for block in blocks:
-            if self.scope and not _match(block, self.scope):
-                context.note(block.name, "outside scope")
-            elif _match(block, self.ignore):
-                context.note(block.name, "ignored on request")
+            reason = scope.why_not((block.name, *block.nodes))
+            if reason:
+                context.note(block.name, reason)
             else:
                 chosen.append(block)
         return chosen
@@ -223,17 +221,3 @@ def _without(price: Price, gone: Price, suffered: float) -> Price:
         return price
     block = replace(price.block, macs=price.block.macs - gone.saved)
     return replace(price, block=block, saved=max(1, price.saved - gone.saved))
-
-
-def _match(block: Block, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, p) for name in (block.name, *block.nodes) for p in patterns)
-
-
-def _check_runnable(graph: Graph, context: Context) -> None:
-    why = context.cannot_run
-    if not why and (context.fit is None or context.holdout is None):
-        why = "there are no samples to fit and judge on; give data"
-    if not why and graph.nbytes() > PROTOBUF_LIMIT:
-        why = "a model over 2 GB is not run on trial"
-    if why:
-        raise UsageError(f"drop-blocks has to run the model on samples: {why}")

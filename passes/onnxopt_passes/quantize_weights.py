@@ -14,11 +14,11 @@ The form is the one that ONNX Runtime fuses into MatMulNBits, a DequantizeLinear
 """
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
 import numpy as np
 
 from onnxopt import Context, Graph, Node, Pass, UsageError, option
+from onnxopt.analysis.scope import Scope
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.analysis.weight_codes import WeightCodes, encode
 from onnxopt.graph import Array, Variable, is_standard
@@ -84,10 +84,8 @@ class QuantizeWeights(Pass):
 
     def _layers(self, graph: Graph, context: Context) -> Iterator[tuple[Node, Array]]:
         nodes = [n for n in graph.nodes_of(*LAYERS) if is_standard(n)]
-        for pattern in (*self.scope, *self.ignore):
-            if not any(fnmatchcase(n.name, pattern) for n in graph.nodes_of(*LAYERS, "Gather")):
-                names = [n.name for n in nodes[:3]]
-                raise UsageError(f"quantize-weights: '{pattern}' matches no MatMul or Gemm; names look like {names}")
+        names = [n.name for n in graph.nodes_of(*LAYERS, "Gather")]
+        Scope(self.scope, self.ignore).check(self.name, names, "MatMul, Gemm or Gather")
         for node in nodes:
             weight = graph.constant(node.inputs[1])
             reason = self._unwanted(node, weight) or _unfused(graph, node, context.get(Shapes))
@@ -113,10 +111,9 @@ class QuantizeWeights(Pass):
                 yield node, table
 
     def _unwanted(self, node: Node, weight: Array | None) -> str:
-        if self.scope and not any(fnmatchcase(node.name, p) for p in self.scope):
-            return "outside scope"
-        if any(fnmatchcase(node.name, p) for p in self.ignore):
-            return "ignored on request"
+        reason = Scope(self.scope, self.ignore).why_not([node.name])
+        if reason:
+            return reason
         if weight is None:
             return "its second input is no constant"
         if weight.dtype != np.float32:

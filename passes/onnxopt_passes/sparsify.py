@@ -14,21 +14,21 @@
 
 import json
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 import numpy as np
 
 from onnxopt import Context, Graph, OptimizationError, Pass, UsageError, option
-from onnxopt.analysis.abreast import choose_samples, threads
+from onnxopt.analysis.compensation.abreast import choose_samples
 from onnxopt.analysis.compensation.damage import Damage
+from onnxopt.analysis.scope import Scope
 from onnxopt.analysis.sparsity import Layer, Rule, Sparse, find_layers, magnitudes, reconstruct, write
 from onnxopt.analysis.sparsity.layers import OPS
 from onnxopt.graph import Array, label
+from onnxopt.runtime import host
 from onnxopt.runtime.ort import OrtSession
 
 KEY = "onnxopt.sparsify"
 DEFAULT = 0.5
-PROTOBUF_LIMIT = 2 << 30
 TRIALS = 3  # runs over the samples that judge
 
 
@@ -76,8 +76,10 @@ class Sparsify(Pass):
         """
         rule = self._rule()
         graph.sort()
-        self._check_names(graph)
-        layers = self._in_scope(graph, find_layers(graph, rule, context.note, least=self.min_elements), context)
+        scope = Scope(self.scope, self.ignore)
+        scope.check(self.name, [n.name for n in graph.nodes_of(*OPS)], "Conv, Gemm or MatMul")
+        usable = find_layers(graph, rule, context.note, least=self.min_elements)
+        layers = _in_scope(graph, usable, scope, context)
         if all(layer.dense for layer in layers) or rule.share == 0:
             return False
         method = self._method(graph, context)
@@ -115,11 +117,7 @@ class Sparsify(Pass):
 
     def _method(self, graph: Graph, context: Context) -> str:
         """How zeros are chosen; says why it is not what one would expect."""
-        why = context.cannot_run
-        if not why and (context.fit is None or context.holdout is None):
-            why = "there are no samples to fit or judge on"
-        if not why and graph.nbytes() > PROTOBUF_LIMIT:
-            why = "a model over 2 GB is not run to be fitted"
+        why = context.cannot_try(graph)
         if self.method == "reconstruction" and why:
             raise UsageError(f"sparsify: method=reconstruction has to run the model on samples: {why}")
         if not why and self.method is None and context.synthetic:
@@ -128,25 +126,17 @@ class Sparsify(Pass):
             context.note(graph.source, f"the smallest weights go, without reconstruction: {why}")
         return self.method or ("magnitude" if why else "reconstruction")
 
-    def _check_names(self, graph: Graph) -> None:
-        names = [n.name for n in graph.nodes_of(*OPS)]
-        for pattern in (*self.scope, *self.ignore):
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise UsageError(
-                    f"sparsify: '{pattern}' matches no Conv, Gemm or MatMul; names look like {sorted(names)[:3]}"
-                )
 
-    def _in_scope(self, graph: Graph, layers: Sequence[Layer], context: Context) -> list[Layer]:
-        chosen = []
-        for layer in layers:
-            node = layer.reader.node(graph)
-            if self.scope and not any(fnmatchcase(node.name, p) for p in self.scope):
-                context.note(node, "outside scope")
-            elif any(fnmatchcase(node.name, p) for p in self.ignore):
-                context.note(node, "ignored on request")
-            else:
-                chosen.append(layer)
-        return chosen
+def _in_scope(graph: Graph, layers: Sequence[Layer], scope: Scope, context: Context) -> list[Layer]:
+    chosen = []
+    for layer in layers:
+        node = layer.reader.node(graph)
+        reason = scope.why_not([node.name])
+        if reason:
+            context.note(node, reason)
+        else:
+            chosen.append(layer)
+    return chosen
 
 
 class _Work:
@@ -172,7 +162,7 @@ class _Work:
         trial = self._graph.copy()
         for each in sparse:
             write(trial, each.layer, each.weight, each.bias)
-        session = OrtSession(trial.to_proto(), threads=threads())
+        session = OrtSession(trial.to_proto(), threads=host.cores())
         return [session.run(feeds) for feeds in self._samples[1]]
 
 

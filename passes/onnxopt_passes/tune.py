@@ -12,7 +12,6 @@ costs is often a conversion beside them; so models are timed whole:
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import sqrt
 
 from onnxopt import Context, Graph, Pass, option
@@ -24,7 +23,7 @@ from onnxopt.graph import Node
 from onnxopt.placement import FloatNodes, Placement, plan
 from onnxopt.placement.tail import FEATURE_OPS
 from onnxopt.placement.trial import quantized
-from onnxopt.runtime.adapter import Feeds, Runtime, load_runtime
+from onnxopt.runtime.adapter import Feeds, Runtime, load_runtime, prepared
 from onnxopt.runtime.latency import Comparison, Latency, compare
 
 PICTURE = 4  # channels of a picture, at most
@@ -109,7 +108,7 @@ def _timed(
     sessions = {
         name: runtime.open(quantized(graph, context, (*before, *kept)).to_proto()) for name, kept in choices.items()
     }
-    runs = {name: partial(session.run, feeds) for name, session in sessions.items()}
+    runs = {name: prepared(session, feeds) for name, session in sessions.items()}
     return compare(runs, rounds=200, seconds=SECONDS, least=30)
 
 

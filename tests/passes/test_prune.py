@@ -102,7 +102,7 @@ def test_scope_and_ignore():
 
 @pytest.mark.parametrize("option", ["scope", "ignore"])
 def test_pattern_that_matches_nothing(option):
-    with pytest.raises(UsageError, match="'backbone' matches the name of no node with channels"):
+    with pytest.raises(UsageError, match="'backbone' matches no node with channels"):
         prune(parse_graph(CHAIN), ratio=0.5, **{option: ["backbone"]})
 
 
@@ -196,7 +196,7 @@ def test_case_28_a_refit_that_does_not_help_is_taken_back(monkeypatch):
     plain = parse_graph(CHAIN)
     prune(plain, context, ratio=0.3, align=1, criterion="l2", compensation=False)
 
-    def spoil(graph, before, readers, kept, samples, *, threads):
+    def spoil(graph, before, readers, kept, samples):
         for reader in readers:
             matrix = reader.matrix(graph) * kept.where(reader.roots)[:, None, :]
             reader.write(graph, -matrix, reader.bias(graph))

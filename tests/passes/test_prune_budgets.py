@@ -105,7 +105,9 @@ def quality(max_drop):
 
 
 def test_an_accuracy_budget_is_kept_by_half(monkeypatch):
-    monkeypatch.setattr("onnxopt_passes.prune.TOLERATED", 10.0)  # so that the budget, not the damage, decides
+    monkeypatch.setattr(
+        "onnxopt.analysis.compensation.choosing.TOLERATED", 10.0
+    )  # so that the budget, not the damage, decides
     result, record = quality("20%")
     budget = result.report.budget
     assert budget["met"]
@@ -114,7 +116,7 @@ def test_an_accuracy_budget_is_kept_by_half(monkeypatch):
 
 
 def test_where_every_cut_costs_too_much_nothing_goes(monkeypatch):
-    monkeypatch.setattr("onnxopt_passes.prune.SPENT", -1.0)
+    monkeypatch.setattr("onnxopt.analysis.compensation.choosing.SPENT", -1.0)
     result, record = quality("20%")
     assert not record.changed
     assert "every cut tried costs more than half of the accuracy budget" in {reason for _, reason in record.notes}

@@ -126,7 +126,7 @@ def test_scope_and_ignore(options):
 
 
 def test_a_pattern_that_matches_nothing_is_refused():
-    with pytest.raises(UsageError, match="'third' matches no MatMul or Gemm"):
+    with pytest.raises(UsageError, match="'third' matches no MatMul, Gemm or Gather"):
         run_pass(QuantizeWeights(scope=("third",)), named(), plain_context(), [])
 
 

@@ -7,7 +7,7 @@
 """
 
 from onnxopt.analysis.blocks.finding import Block, find_blocks
-from onnxopt.analysis.blocks.following import Refitted, find_readers, refit_following
+from onnxopt.analysis.blocks.following import Refitted, find_refittable, refit_following
 from onnxopt.analysis.blocks.standing_in import FORMS, StandIn, replace_block, settle
 from onnxopt.analysis.blocks.trial import Price, Trials
 
@@ -19,7 +19,7 @@ __all__ = [
     "StandIn",
     "Trials",
     "find_blocks",
-    "find_readers",
+    "find_refittable",
     "refit_following",
     "replace_block",
     "settle",

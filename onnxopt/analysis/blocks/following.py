@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxopt.analysis.abreast import Abreast, errors_of, prepare_bias
+from onnxopt.analysis.compensation.abreast import Abreast, errors_of
 from onnxopt.analysis.compensation.fitting import refit
-from onnxopt.analysis.compensation.reading import FloatArray, Reader, read
+from onnxopt.analysis.compensation.reading import FloatArray, Reader, give_bias, read
 from onnxopt.data import Feeds
 from onnxopt.graph import Graph, is_standard
 
@@ -19,7 +19,7 @@ OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 LEAST = 32  # weights; layers with fewer are arithmetic, such as a detector's weighted mean over distances
 
 
-def find_readers(graph: Graph, known: Collection[str]) -> list[Reader]:
+def find_refittable(graph: Graph, known: Collection[str]) -> list[Reader]:
     """The layers of a sorted graph that can be given other weights and whose outputs are among known names."""
     found = []
     for position, node in enumerate(graph.nodes):
@@ -59,7 +59,7 @@ class Refitted:
     def write(self, graph: Graph) -> None:
         """Give them to a copy of the graph."""
         if self.bias is not None:
-            prepare_bias(graph, self.reader)
+            give_bias(graph, self.reader.node(graph))
         self.reader.write(graph, self.weight, self.bias)
 
 
@@ -80,9 +80,9 @@ def refit_following(
     trial = graph.copy()
     reached = _behind(trial, changed)
     known = {t.name for n in before.nodes for t in n.outputs}
-    readers = [r for r in find_readers(trial, known) if r.position in reached]
+    readers = [r for r in find_refittable(trial, known) if r.position in reached]
     for reader in readers:
-        prepare_bias(trial, reader)
+        give_bias(trial, reader.node(trial))
         reader.own(trial)
     walks = [Abreast(before, trial, feeds) for feeds in samples]
     found = (_refit(trial, reader, walks) for reader in readers)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxopt.analysis.abreast import threads
 from onnxopt.analysis.blocks.finding import Block
 from onnxopt.analysis.blocks.standing_in import FREE, StandIn, macs_of, replace_block
 from onnxopt.analysis.compensation.damage import Damage
@@ -18,6 +17,7 @@ from onnxopt.analysis.compensation.walking import LookingWalk
 from onnxopt.analysis.recovery.patches import Patches
 from onnxopt.data import Feeds
 from onnxopt.graph import Array, Graph
+from onnxopt.runtime import host
 from onnxopt.runtime.ort import OrtSession
 
 SPARED = 0.1  # of the damage, for which a form that takes time is worth it
@@ -79,12 +79,13 @@ class Trials:
         return self._damage.of(self._outputs(graph))
 
     def _outputs(self, graph: Graph) -> list[dict[str, Array]]:
-        session = OrtSession(graph.to_proto(), threads=threads())
+        session = OrtSession(graph.to_proto(), threads=host.cores())
         return [session.run(feeds) for feeds in self._judged]
 
     def _moments(self, blocks: Sequence[Block]) -> list[Moments]:
         """Of what a block would be given now, with what it gave in the model before."""
-        old, new = (LookingWalk(g, self._fit, (), optimized=True, threads=threads()) for g in (self.before, self.graph))
+        graphs = self.before, self.graph
+        old, new = (LookingWalk(g, self._fit, (), optimized=True, threads=host.cores()) for g in graphs)
         found = []
         for block in blocks:
             patches = _patches(block, -(-ROWS // len(self._fit)))

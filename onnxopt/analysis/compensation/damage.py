@@ -88,9 +88,15 @@ def _divergence(wanted: dict[str, Array], got: dict[str, Array]) -> float:
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 
-def _log_probabilities(scores: Array) -> Array:
-    values = np.asarray(scores, np.float64)
+def as_scores(values: Array) -> Array:
+    """Logarithms of probabilities, [N, classes]; other scores as they are."""
+    values = np.asarray(values, np.float64)
     if (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3):
         return np.log(np.maximum(values, SURE))
+    return values
+
+
+def _log_probabilities(scores: Array) -> Array:
+    values = as_scores(scores)
     values = values - values.max(axis=1, keepdims=True)
     return np.asarray(values - np.log(np.exp(values).sum(axis=1, keepdims=True)))

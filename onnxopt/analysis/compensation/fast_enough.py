@@ -7,12 +7,11 @@ remain is found by halving, each step timing a cut against the original in one p
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Self
 
 from onnxopt.errors import UsageError
 from onnxopt.graph import Graph
-from onnxopt.runtime.adapter import Feeds, Runtime
+from onnxopt.runtime.adapter import Feeds, Runtime, prepared
 from onnxopt.runtime.latency import Latency, compare
 
 LEAST = 0.1  # of the MACs; what is slower than asked for at that is refused
@@ -73,11 +72,11 @@ def most_that_may_stay(
     Raises:
         UsageError: Even `LEAST` of the MACs take longer.
     """
-    first = partial(runtime.open(original.to_proto()).run, feeds)
+    first = prepared(runtime.open(original.to_proto()), feeds)
     measured: list[str] = []
 
     def fast_enough(share: float) -> bool:
-        second = partial(runtime.open(cut_to(share).to_proto()).run, feeds)
+        second = prepared(runtime.open(cut_to(share).to_proto()), feeds)
         timed = compare({"original": first, f"{share:.3f} of the MACs": second}, rounds=ROUNDS, seconds=SECONDS)
         measured.append(str(timed.latencies[1]))
         return budget.met_by(timed.latencies[1])

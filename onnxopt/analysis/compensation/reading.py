@@ -136,26 +136,19 @@ def read(graph: Graph, position: int, roots: IntArray) -> Reader | None:
     return Reader(position, _columns(patches, roots), patches, same)
 
 
-def add_biases(graph: Graph) -> list[int]:
-    """Give every layer that may have a bias one, zeros where it had none.
-
-    Returns:
-        Positions of the nodes that had none.
-    """
-    added = []
-    for position, node in enumerate(graph.nodes):
-        if node.op not in BIASED or (len(node.inputs) > 2 and node.inputs[2].name):
-            continue
-        weight = graph.constant(node.inputs[1])
-        if weight is None or not is_standard(node):
-            continue
-        zeros = graph.add_constant(f"{node.outputs[0].name}_bias", np.zeros(_outputs(node, weight), weight.dtype))
-        if len(node.inputs) > 2:
-            node.inputs[2] = zeros
-        else:
-            node.inputs.append(zeros)
-        added.append(position)
-    return added
+def give_bias(graph: Graph, node: Node) -> bool:
+    """Give a layer a bias of zeros where it has none and may have one; returns whether it did."""
+    if node.op not in BIASED or not is_standard(node) or (len(node.inputs) > 2 and node.inputs[2].name):
+        return False
+    weight = graph.constant(node.inputs[1])
+    if weight is None:
+        return False
+    zeros = graph.add_constant(f"{node.outputs[0].name}_bias", np.zeros(_outputs(node, weight), weight.dtype))
+    if len(node.inputs) > 2:
+        node.inputs[2] = zeros
+    else:
+        node.inputs.append(zeros)
+    return True
 
 
 def _outputs(node: Node, weight: Array) -> int:

@@ -13,15 +13,16 @@ import numpy as np
 
 from onnxopt.analysis.channels import ChannelGroups, Group, masked
 from onnxopt.analysis.channels.atoms import IntArray
+from onnxopt.analysis.compensation.abreast import rows_per_sample
 from onnxopt.analysis.compensation.damage import Damage
 from onnxopt.analysis.compensation.elimination import Problem, energy_order, removal_order
 from onnxopt.analysis.compensation.fitting import refit
 from onnxopt.analysis.compensation.moments import Moments, Sums
 from onnxopt.analysis.compensation.reading import Reader
-from onnxopt.analysis.compensation.refitting import rows_per_sample
 from onnxopt.analysis.compensation.walking import LookingWalk
 from onnxopt.data import Feeds
 from onnxopt.graph import Array, Graph
+from onnxopt.runtime import host
 from onnxopt.runtime.ort import OrtSession
 
 REMOVED = (0.15, 0.3, 0.45, 0.6, 0.8)
@@ -58,7 +59,6 @@ class Lab:
         readers: What reads free channels, in order of execution; empty where nothing is to be refitted.
         fit: Samples to fit on.
         held_out: Samples to judge on.
-        threads: Threads of the sessions.
     """
 
     graph: Graph
@@ -66,7 +66,6 @@ class Lab:
     readers: Sequence[Reader]
     fit: Sequence[Feeds]
     held_out: Sequence[Feeds]
-    threads: int = 1
 
     def of_group(self, group: Group) -> list[Reader]:
         """The readers of a group's channels."""
@@ -81,7 +80,7 @@ class Lab:
 
     def outputs(self, graph: Graph) -> Iterable[Mapping[str, Array]]:
         """Outputs of a graph for the held-out samples."""
-        session = OrtSession(graph.to_proto(), threads=self.threads)
+        session = OrtSession(graph.to_proto(), threads=host.cores())
         return (session.run(feeds) for feeds in self.held_out)
 
 
@@ -106,7 +105,7 @@ def measure(
     """
     readers = {g.name: lab.of_group(g) for g in groups}
     todo = sorted(groups, key=lambda g: readers[g.name][0].position if readers[g.name] else -1)
-    fit = LookingWalk(lab.graph, lab.fit, (), optimized=True, threads=lab.threads)
+    fit = LookingWalk(lab.graph, lab.fit, (), optimized=True, threads=host.cores())
     judge = _Judge(lab)
     moments: dict[int, Moments] = {}
     waiting = list(lab.readers)
@@ -166,7 +165,7 @@ class _Judge:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._names = [t.name for t in lab.graph.outputs]
-        self._walk = LookingWalk(lab.graph, lab.held_out, (), optimized=True, threads=lab.threads)
+        self._walk = LookingWalk(lab.graph, lab.held_out, (), optimized=True, threads=host.cores())
         self._damage = Damage(list(self._walk.look(*self._names)), lab.held_out, lab.graph.metadata)
 
     def damage(

@@ -7,9 +7,7 @@ weights of the last layer, chosen on held-out samples, makes up for that: scores
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from onnxopt.analysis.compensation.damage import Damage
+from onnxopt.analysis.compensation.damage import Damage, as_scores
 from onnxopt.evaluation.metrics import class_scores
 from onnxopt.graph import Array, Graph, Node
 
@@ -33,7 +31,7 @@ def best_factor(outputs: Sequence[Mapping[str, Array]], damage: Damage) -> float
     """The factor with which scores are nearest to those before; 1 where the outputs are no scores of classes."""
     if any(class_scores(dict(o)) is None for o in outputs):
         return 1.0
-    scores = [{name: _as_scores(values) for name, values in o.items()} for o in outputs]
+    scores = [{name: as_scores(values) for name, values in o.items()} for o in outputs]
     found = {f: damage.of({n: f * v for n, v in s.items()} for s in scores) for f in FACTORS}
     return min(found, key=lambda f: (found[f], abs(f - 1)))
 
@@ -43,10 +41,3 @@ def sharpen(graph: Graph, layer: Node, factor: float) -> None:
     for index in range(1, len(layer.inputs)):
         own = graph.own_constant(layer, index)
         own.values = (own.values * factor).astype(own.values.dtype)
-
-
-def _as_scores(values: Array) -> Array:
-    """Logarithms of probabilities; other scores as they are."""
-    if values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=1e-3):
-        return np.log(np.maximum(np.asarray(values, np.float64), 1e-12))
-    return values

@@ -18,7 +18,7 @@ from onnxopt.analysis.compensation.absorbing import absorb_normalizations, drop_
 from onnxopt.analysis.compensation.affordable import plan
 from onnxopt.analysis.compensation.damage import Damage
 from onnxopt.analysis.compensation.moments import Moments
-from onnxopt.analysis.compensation.reading import Reader, add_biases, find_readers
+from onnxopt.analysis.compensation.reading import Reader, find_readers, give_bias
 from onnxopt.analysis.compensation.refitting import refit_readers
 from onnxopt.analysis.compensation.sensitivity import REMOVED, Lab, Sensitivity, measure, take_moments
 from onnxopt.analysis.compensation.sharpening import best_factor, last_layer, sharpen
@@ -27,6 +27,7 @@ from onnxopt.analysis.compensation.views import views
 from onnxopt.analysis.compensation.walking import LookingWalk
 from onnxopt.data import Dataset, Feeds
 from onnxopt.graph import Graph
+from onnxopt.runtime import host
 
 RANKING = ("reconstruction", "activation")  # criteria that need samples
 Analyse = Callable[[Graph], ChannelGroups]
@@ -74,7 +75,6 @@ class Study:
         samples: What to fit and judge on.
         scope: Names of the groups that may be cut.
         compensate: Whether layers make up for what they lose.
-        threads: Threads of the sessions.
 
     Attributes:
         found: Groups of the copy: those of the model, by the same names.
@@ -89,17 +89,16 @@ class Study:
         scope: Sequence[str],
         *,
         compensate: bool = True,
-        threads: int = 1,
     ) -> None:
         self._graph = graph.copy()
         self._graph.sort()
         self._absorbed = absorb_normalizations(self._graph) if compensate else []
-        self._added = add_biases(self._graph) if compensate else []
+        self._added = _give_biases(self._graph) if compensate else []
         self.found = analyse(self._graph)
         self.groups = [g for g in self.found.free if g.name in scope]
         self._compensate = compensate
         readers = find_readers(self._graph, self.found, self.groups) if compensate else []
-        self._lab = self._open(samples, readers, threads)
+        self._lab = self._open(samples, readers)
         for reader in readers:
             reader.own(self._graph)
         self.turned: dict[str, IntArray] = {}
@@ -107,19 +106,19 @@ class Study:
             self._turn_streams()
         self._damage = Damage(list(self._lab.outputs(self._graph)), self._lab.held_out, graph.metadata)
 
-    def _open(self, samples: Samples, readers: Sequence[Reader], threads: int) -> Lab:
+    def _open(self, samples: Samples, readers: Sequence[Reader]) -> Lab:
         sizes = (len(samples.fit), len(samples.held_out))
         numbers = plan(self._graph, readers, samples.nbytes, samples.macs, sizes, len(self.groups) * len(REMOVED))
         fit = _views(samples.fit.take(numbers.pictures), numbers.views)
         held_out = _views(samples.held_out.take(numbers.judged), numbers.judged_views)
-        return Lab(self._graph, self.found, readers, fit, held_out, threads)
+        return Lab(self._graph, self.found, readers, fit, held_out)
 
     def _turn_streams(self) -> None:
         names = {g.name for g in self.groups}
         streams = find_streams(self._graph, self.found, self._lab.readers, self._absorbed)
         streams = [s for s in streams if s.group.name in names]
         stops = {r.position for s in streams for r in s.readers}
-        walk = LookingWalk(self._graph, self._lab.fit, (), optimized=True, threads=self._lab.threads)
+        walk = LookingWalk(self._graph, self._lab.fit, (), optimized=True, threads=host.cores())
         moments: dict[int, Moments] = {}
         for reader in self._lab.readers:
             if reader.position in stops:
@@ -163,7 +162,7 @@ class Study:
         count, source = 0, self._graph
         if self._compensate:
             trial = self._graph.copy()
-            count = refit_readers(trial, self._graph, self._lab.readers, kept, self._lab.fit, threads=self._lab.threads)
+            count = refit_readers(trial, self._graph, self._lab.readers, kept, self._lab.fit)
             self._sharpen(trial, choice)
             after = self.damage(self._cut(trial.copy(), choice))
             if after < before:
@@ -186,7 +185,7 @@ class Study:
         graph.sort()
         if self._compensate:
             absorb_normalizations(graph)
-            add_biases(graph)
+            _give_biases(graph)
         for mine, theirs in zip(graph.nodes, source.nodes, strict=True):
             for index, tensor in enumerate(theirs.inputs):
                 new, old = source.constant(tensor), graph.constant(mine.inputs[index])
@@ -202,6 +201,11 @@ class Study:
             if bias is not None and not bias.any():
                 node.inputs.pop(2)
         return graph
+
+
+def _give_biases(graph: Graph) -> list[int]:
+    """Give every layer that may have one a bias; positions of the nodes that had none."""
+    return [position for position, node in enumerate(graph.nodes) if give_bias(graph, node)]
 
 
 def _views(samples: Dataset, count: int) -> list[Feeds]:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxopt.analysis.abreast import prepare_bias
-from onnxopt.analysis.compensation.reading import Reader, read
+from onnxopt.analysis.compensation.reading import Reader, give_bias, read
 from onnxopt.analysis.sparsity.rule import FloatArray, IntArray, Rule, column_order
 from onnxopt.graph import Array, Graph, Node, is_standard
 
@@ -71,7 +70,7 @@ def find_layers(graph: Graph, rule: Rule, explain: Callable[[Node, str], None], 
 def write(graph: Graph, layer: Layer, weight: FloatArray, bias: FloatArray | None) -> None:
     """Give a layer weights [groups, columns, length] and a bias [groups, columns]; None leaves that as it is."""
     if bias is not None:
-        prepare_bias(graph, layer.reader)
+        give_bias(graph, layer.reader.node(graph))
     layer.reader.write(graph, weight, bias)
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxopt.analysis.abreast import Abreast, Numbers, errors_of, prepare_bias
+from onnxopt.analysis.compensation.abreast import Abreast, Numbers, errors_of
 from onnxopt.analysis.compensation.fitting import refit
 from onnxopt.analysis.compensation.moments import Moments
+from onnxopt.analysis.compensation.reading import give_bias
 from onnxopt.analysis.sparsity.elimination import eliminate, smallest
 from onnxopt.analysis.sparsity.layers import Layer, write
 from onnxopt.analysis.sparsity.polishing import polish
@@ -61,7 +62,7 @@ def reconstruct(
     first = next((i for i, layer in enumerate(layers) if not layer.dense), len(layers))
     trial = graph.copy()
     for layer in layers[first:]:
-        prepare_bias(trial, layer.reader)
+        give_bias(trial, layer.reader.node(trial))
         layer.reader.own(trial)
     walks = [Abreast(graph, trial, feeds) for feeds in samples]
     return [_fit_layer(trial, layer, rule, walks) for layer in layers[first:]]

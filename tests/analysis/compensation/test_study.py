@@ -6,9 +6,9 @@ import pytest
 from onnxopt import Context
 from onnxopt.analysis.channels import ChannelGroups
 from onnxopt.analysis.compensation import Samples, Study
+from onnxopt.analysis.compensation.abreast import companions
 from onnxopt.analysis.compensation.absorbing import absorb_normalizations, drop_absorbed
-from onnxopt.analysis.compensation.reading import add_biases, find_readers
-from onnxopt.analysis.compensation.refitting import companions
+from onnxopt.analysis.compensation.reading import find_readers, give_bias
 from onnxopt.analysis.compensation.streams import find_streams
 from onnxopt.analysis.compensation.views import views
 from onnxopt.data import InputSpec, open_dataset
@@ -209,7 +209,7 @@ def test_normalizations_are_absorbed_exactly():
     drop_absorbed(graph, [graph.nodes[1]])
     assert [n.op for n in graph.nodes] == ["Conv", "Relu", "Conv"]
     np.testing.assert_allclose(outputs_of(graph, feeds)["y"], wanted, rtol=1e-4, atol=1e-4)
-    assert add_biases(graph) == [2]
+    assert [i for i, node in enumerate(graph.nodes) if give_bias(graph, node)] == [2]
 
 
 def test_held_out_samples_are_never_fitted_on():

@@ -4,7 +4,6 @@ What the layer gave in the model is wanted of it in the copy. Where its output i
 by then, the error which that branch carries is to be made up for, too.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -12,18 +11,21 @@ import numpy as np
 
 from onnxopt.analysis.compensation.affordable import plan
 from onnxopt.analysis.compensation.moments import Moments, Sums
-from onnxopt.analysis.compensation.reading import BIASED, FloatArray, Reader
-from onnxopt.analysis.compensation.refitting import ROWS_PER_COLUMN, companions, rows_per_sample
+from onnxopt.analysis.compensation.reading import FloatArray, Reader
 from onnxopt.analysis.compensation.views import views
 from onnxopt.analysis.compensation.walking import LookingWalk
 from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.shapes import RunShapes
 from onnxopt.data import Feeds
-from onnxopt.graph import Array, Graph
+from onnxopt.graph import Array, Graph, Tensor
 from onnxopt.pass_api import Context
+from onnxopt.runtime import host
 
 ROUNDING = 1e-6  # of second moments, which are added up as float32: less is noise, and not even positive
 NUMBERS = 2**24  # in the rows of one layer, from all samples together
+ROWS = 65536  # per layer, from all samples together
+ROWS_PER_COLUMN = 4
+ROW_WORK = 2e10  # multiply-accumulates of one covariance; layers with long patches take fewer rows
 
 Rows = tuple[Array, Array]
 Numbers = tuple[FloatArray, FloatArray | None]
@@ -51,11 +53,6 @@ def choose_samples(
     return fitted, [sample.feeds for sample in holdout.take(numbers.judged)]
 
 
-def threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Abreast:
     """Two walks.
 
@@ -68,7 +65,7 @@ class Abreast:
     def __init__(self, before: Graph, after: Graph, samples: Sequence[Feeds]) -> None:
         self._after, self._count = after, len(samples)
         self._known = {t.name for n in before.nodes for t in n.outputs} | {t.name for t in before.inputs}
-        self._walks = [LookingWalk(g, samples, (), optimized=True, threads=threads()) for g in (before, after)]
+        self._walks = [LookingWalk(g, samples, (), optimized=True, threads=host.cores()) for g in (before, after)]
 
     def rows(self, reader: Reader) -> Iterator[Rows]:
         """Yield what a layer reads and what it should give, one sample after the other."""
@@ -127,16 +124,29 @@ def errors_of(rows: Iterable[Rows], choices: Sequence[Numbers]) -> list[float]:
     return [each / variance if variance > 0 else float(each > 0) for each in lost]
 
 
-def prepare_bias(graph: Graph, reader: Reader) -> None:
-    """Give a layer a bias of zeros where it has none and may have one."""
-    node = reader.node(graph)
-    if node.op not in BIASED or (len(node.inputs) > 2 and node.inputs[2].name):
-        return
-    weight = graph.constant(node.inputs[1])
-    assert weight is not None
-    groups, columns, _ = reader.patches.shape
-    zeros = graph.add_constant(f"{node.outputs[0].name}_bias", np.zeros(groups * columns, weight.dtype))
-    if len(node.inputs) > 2:
-        node.inputs[2] = zeros
-    else:
-        node.inputs.append(zeros)
+def rows_per_sample(reader: Reader, samples: int) -> int:
+    """How many rows of each sample are enough."""
+    length = reader.patches.shape[2]
+    rows = max(ROWS_PER_COLUMN * length, min(ROWS, int(ROW_WORK / length**2)))
+    return -(-rows // max(1, samples))
+
+
+def companions(graph: Graph, reader: Reader) -> list[str]:
+    """Tensors that are added to a reader's output and are known before it runs."""
+    position = {id(n): i for i, n in enumerate(graph.nodes)}
+    tensor: Tensor = reader.node(graph).outputs[0]
+    found: list[str] = []
+    while len(tensor.outputs) == 1 and not graph.is_output(tensor):
+        node = tensor.outputs[0]
+        if node.op == "Add":
+            other = next((t for t in node.inputs if t is not tensor), None)
+            if other is None or graph.constant(other) is not None:
+                break
+            maker = graph.producer(other)
+            if maker is not None and position.get(id(maker), reader.position) >= reader.position:
+                break
+            found.append(str(other.name))
+        elif node.op not in {"Identity", "BatchNormalization"}:
+            break
+        tensor = node.outputs[0]
+    return found

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from onnxopt.analysis.abreast import Abreast, errors_of, prepare_bias
-from onnxopt.analysis.compensation.reading import read
+from onnxopt.analysis.compensation.abreast import Abreast, errors_of
+from onnxopt.analysis.compensation.reading import give_bias, read
 from onnxopt.testing import parse_graph
 
 NET = """(float[1,4,5,5] x) => (float[1,3,5,5] z) <float[4,4,1,1] u, float[4,4,1,1] v, float[3,4,1,1] w> {
@@ -57,7 +57,7 @@ def test_moments_can_be_inverted_where_nothing_varies():
 def test_a_bias_is_given_once():
     graph = parse_graph(NET)
     reader = read(graph, 0, np.arange(4))
-    for _ in range(2):
-        prepare_bias(graph, reader)
+    for given in (True, False):
+        assert give_bias(graph, graph.nodes[0]) is given
         assert [t.name for t in graph.nodes[0].inputs] == ["x", "u", "a_bias"]
     assert not reader.bias(graph).any()
