@@ -10,7 +10,7 @@ import click
 from onnxopt.errors import OnnxoptError
 
 # Each command stands in the module `onnxopt.cli.<name>` under its own name.
-_COMMANDS = ("run", "inspect", "explain", "compare", "bench", "bisect", "passes", "targets")
+_COMMANDS = ("run", "inspect", "explain", "profile", "compare", "bench", "bisect", "passes", "targets")
 
 
 class Commands(click.Group):

@@ -1,5 +1,6 @@
 """Times of OpenVINO's kernels, from its performance counters and its runtime model."""
 
+import re
 from collections import defaultdict
 from math import prod
 from typing import Any
@@ -11,6 +12,7 @@ from onnxopt.runtime.adapter import Feeds
 from onnxopt.runtime.kernel_time import KernelTime, middle_mean
 from onnxopt.runtime.openvino import SPLIT_BIAS, OpenVinoSession
 
+NUMBER = re.compile(r"_\d+$")  # appended where OpenVINO makes several layers of one
 WARM_UP = 3  # runs that do not count
 PRECISIONS = {"i8": "int8", "u8": "int8", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
@@ -37,6 +39,7 @@ def kernel_times(
 def _kernel(op: Any, milliseconds: list[float]) -> KernelTime:
     told = {key: str(value.astype(str)) for key, value in op.get_rt_info().items()}
     names = [n.removesuffix(SPLIT_BIAS) for n in told.get("originalLayersNames", "").split(",") if n]
+    names += [NUMBER.sub("", name) for name in names]
     tensors = [*(i.get_source_output() for i in op.inputs()), *op.outputs()]
     readers = [i.get_node().get_friendly_name() for o in op.outputs() for i in o.get_target_inputs()]
     return KernelTime(

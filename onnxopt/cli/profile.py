@@ -1,0 +1,55 @@
+"""`onnxopt profile MODEL`: how long each layer takes."""
+
+import json
+from pathlib import Path
+
+import click
+
+from onnxopt.cli.options import json_option, model_argument, shape_option, sized_inputs
+
+SHOWN = 25
+
+
+@click.command()
+@model_argument
+@click.option("--target", default="ort", show_default=True, metavar="NAME", help="Whose runtime to ask.")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    metavar="ORIGINAL.onnx",
+    help="The model that MODEL was made from; its layers are shown.",
+)
+@click.option("--runs", default=50, show_default=True, type=click.IntRange(min=4), help="How often to run it.")
+@click.option("--all", "every", is_flag=True, help=f"Show all layers, not the {SHOWN} slowest.")
+@shape_option
+@json_option
+def profile(
+    *,
+    model: Path,
+    target: str,
+    reference: Path | None,
+    runs: int,
+    every: bool,
+    shapes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Time the layers of MODEL with the runtime's own profiler, and say what bounds them.
+
+    Kernels are mapped back to the layers of the model, or with --reference to those of the one that it was made from.
+    What a layer causes in changes of type and layout is shown beside it. A layer is bound by compute or by memory,
+    whichever takes longer at the best this machine can do; by conversions where these take longer than the layer; by
+    overhead where it takes more than ten times what the machine allows.
+    """
+    from onnxopt.model_io import load
+    from onnxopt.profiling import profile_model
+    from onnxopt.profiling.text import profile_text
+    from onnxopt.registry import load_target
+
+    table = load_target(target)
+    graph = load(model)
+    original = load(reference) if reference is not None else None
+    found = profile_model(graph, table, sized_inputs(graph, shapes), original=original, runs=runs)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        click.echo(profile_text(found, most=None if every else SHOWN))
