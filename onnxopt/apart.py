@@ -1,7 +1,6 @@
 """What each lossy stage of a pipeline does alone, beside what they do together: does pruning pay beside int8?"""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from onnxopt.errors import OnnxoptError
 from onnxopt.evaluation import measure
@@ -13,7 +12,7 @@ from onnxopt.pass_api import Context
 from onnxopt.pipeline import Stage
 from onnxopt.report.record import StageRecord
 from onnxopt.report.run import Alone
-from onnxopt.runtime.adapter import Runtime
+from onnxopt.runtime.adapter import Runtime, prepared
 from onnxopt.runtime.latency import compare
 
 ROUNDS, SECONDS = 30, 20.0
@@ -79,7 +78,7 @@ def measured(
     """
     feeds = next(iter(samples.holdout)).feeds
     sessions = {name: runtime.open(graph.to_proto()) for name, graph in graphs.items()}
-    timing = compare({n: partial(s.run, feeds) for n, s in sessions.items()}, rounds=ROUNDS, seconds=SECONDS)
+    timing = compare({n: prepared(s, feeds) for n, s in sessions.items()}, rounds=ROUNDS, seconds=SECONDS)
     first = next(iter(graphs))
     rows = []
     for name, graph in graphs.items():

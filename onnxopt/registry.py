@@ -1,6 +1,6 @@
 """Finding passes, named pipelines and targets through entry points: built-ins and third parties alike."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from onnxopt.errors import OptimizationError, UsageError, nearest
@@ -59,11 +59,18 @@ def load_pass(name: str) -> type[Pass]:
     return value
 
 
-def load_target(name: str) -> Target:
-    """The target of this name, of a family the one for this machine; same errors as `load_pass`."""
+def load_target(name: str, architecture: str | None = None, features: Collection[str] = ()) -> Target:
+    """The target of this name; same errors as `load_pass`.
+
+    Args:
+        name: Of the target, or of a family, of which the table for the machine is taken.
+        architecture: Of the machine, `x86_64` or `aarch64`; default: this machine.
+        features: Its instruction set extensions.
+    """
     value = load(TARGETS, name, "target")
     if isinstance(value, TargetFamily):
-        return value.on(host.architecture(), host.features())
+        machine = (host.architecture(), host.features()) if architecture is None else (architecture, features)
+        return value.on(*machine)
     if not isinstance(value, Target):
         raise OptimizationError(f"entry point '{name}' in group {TARGETS} is no Target")
     return value

@@ -1,6 +1,13 @@
-"""What all tests share: the switch for slow ones, and distributions that offer plug-ins."""
+"""What all tests share: the switch for slow ones, distributions that offer plug-ins, and a device behind ssh."""
 
-from collections.abc import Callable
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -42,3 +49,60 @@ def distribute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         return site
 
     return install
+
+
+@dataclass(frozen=True)
+class SshDevice:
+    """This machine, behind an ssh server of its own on the loopback address."""
+
+    port: int
+    options: tuple[str, ...]
+
+    def url(self, python: str | Path = sys.executable) -> str:
+        """Its address, with a Python."""
+        return f"ssh://127.0.0.1:{self.port}{python}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What the command line is told besides."""
+        return [word for option in self.options for word in ("--ssh-option", option)]
+
+
+@pytest.fixture(scope="session")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshDevice]:
+    """An ssh server with a key of its own, run by the current user."""
+    server = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    if server is None or shutil.which("ssh") is None:
+        pytest.skip("needs OpenSSH's client and server (sshd)")
+    folder = tmp_path_factory.mktemp("sshd")
+    for key in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "config").write_text(
+        f"ListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\nPidFile none\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+    )
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    with contextlib.suppress(OSError):
+        Path("/run/sshd").mkdir(exist_ok=True)  # root's sshd wants it; it is made when the machine starts
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([server, "-D", "-e", "-f", folder / "config", "-p", str(port)], stderr=log)
+    try:
+        _wait_for(port, process, folder / "log")
+        known = ("IdentitiesOnly=yes", f"UserKnownHostsFile={folder}/known", "LogLevel=ERROR")
+        yield SshDevice(port, (f"IdentityFile={folder}/user", *known))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(100):
+        if process.poll() is not None:
+            pytest.skip(f"sshd does not start here: {log.read_text().strip()}")
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+    pytest.fail("sshd does not listen")

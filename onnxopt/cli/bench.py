@@ -1,18 +1,19 @@
 """`onnxopt bench A [B …]`: how long models take, interleaved."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxopt.cli.options import json_option, shape_option
+from onnxopt.cli.options import chosen_target, device_options, json_option, shape_option
 
 if TYPE_CHECKING:
     from onnxopt.graph import Graph
     from onnxopt.runtime.adapter import Runtime
     from onnxopt.runtime.latency import Comparison
+    from onnxopt.targets import Target
 
 
 @click.command()
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=click.FloatRange(min=0), help="Stop after so long, but not before 5 rounds.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Per model.")
 @shape_option
+@device_options
 @json_option
 def bench(
     *,
@@ -31,39 +33,43 @@ def bench(
     seconds: float | None,
     threads: int,
     shapes: tuple[str, ...],
+    device: str | None,
+    ssh_options: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Time models against each other.
 
     They run in turn, once each per round, so that what the machine does meanwhile happens to all. Prints the median
     of a run, its spread (half the distance between the quartiles), and how many times faster than the first model
-    each one is, round by round.
+    each one is, round by round. With --device all of that happens on another machine, to which nothing but ssh
+    access is needed and on which nothing is left.
     """
     from onnxopt.model_io import load
     from onnxopt.runtime import latency
 
-    runtime = _runtime(target)
     loaded = {name: load(file) for name, file in zip(_names(models), models, strict=True)}
+    runtime = _runtime(chosen_target(target, device, ssh_options))
     runs = {
-        name: _Run(runtime, file, graph, shapes, threads)
+        name: _run(runtime, file, graph, shapes, threads)
         for file, (name, graph) in zip(models, loaded.items(), strict=True)
     }
     timed = latency.compare(runs, rounds=rounds, seconds=seconds)
     if as_json:
-        click.echo(json.dumps(_document(timed, runtime.version, threads), indent=2))
+        click.echo(json.dumps(_document(timed, runtime, device, threads), indent=2))
     else:
         click.echo(_text(timed))
-        click.echo(f"{timed.rounds} interleaved rounds, {threads} threads, {runtime.version}, {_processor()}", err=True)
+        click.echo(
+            f"{timed.rounds} interleaved rounds, {threads} threads, {runtime.version}, {_processor(runtime)}", err=True
+        )
 
 
-def _runtime(name: str) -> "Runtime":
+def _runtime(target: "Target") -> "Runtime":
     from onnxopt.errors import UsageError
-    from onnxopt.registry import load_target
     from onnxopt.runtime.adapter import load_runtime
 
-    runtime = load_runtime(load_target(name))
+    runtime = load_runtime(target)
     if runtime is None:
-        raise UsageError(f"target '{name}' cannot run on this machine, so nothing can be timed")
+        raise UsageError(f"target '{target.name}' cannot run on this machine, so nothing can be timed")
     return runtime
 
 
@@ -74,23 +80,19 @@ def _names(models: Sequence[Path]) -> list[str]:
     return [f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-class _Run:
+def _run(runtime: "Runtime", file: Path, graph: "Graph", shapes: Sequence[str], threads: int) -> "Callable[[], object]":
     """One model and its feeds, ready to be run again and again."""
+    from onnxopt.cli.options import sized_inputs
+    from onnxopt.data import synthetic
+    from onnxopt.evaluation.inputs import fill_batch
+    from onnxopt.runtime.adapter import prepared
 
-    def __init__(self, runtime: "Runtime", file: Path, graph: "Graph", shapes: Sequence[str], threads: int) -> None:
-        from onnxopt.cli.options import sized_inputs
-        from onnxopt.data import synthetic
-        from onnxopt.evaluation.inputs import fill_batch
-
-        inputs = sized_inputs(graph, shapes)
-        self._feeds = fill_batch(next(iter(synthetic(inputs, 1))).feeds, inputs)
-        self._session = runtime.open(file, threads=threads)
-
-    def __call__(self) -> Any:
-        return self._session.run(self._feeds)
+    inputs = sized_inputs(graph, shapes)
+    feeds = fill_batch(next(iter(synthetic(inputs, 1))).feeds, inputs)
+    return prepared(runtime.open(file, threads=threads), feeds)
 
 
-def _document(timed: "Comparison", version: str, threads: int) -> dict[str, Any]:
+def _document(timed: "Comparison", runtime: "Runtime", device: str | None, threads: int) -> dict[str, Any]:
     models = [
         {
             "model": latency.name,
@@ -102,18 +104,20 @@ def _document(timed: "Comparison", version: str, threads: int) -> dict[str, Any]
         for latency in timed.latencies
     ]
     return {
-        "runtime": version,
-        "processor": _processor(),
+        "device": device,
+        "runtime": runtime.version,
+        "processor": _processor(runtime),
         "threads": threads,
         "rounds": timed.rounds,
         "models": models,
     }
 
 
-def _processor() -> str:
+def _processor(runtime: "Runtime") -> str:
+    """Of the machine that the runtime is on."""
     from onnxopt.runtime import host
 
-    return host.processor()
+    return str(getattr(runtime, "processor", "")) or host.processor()
 
 
 def _text(timed: "Comparison") -> str:

@@ -9,6 +9,7 @@ import click
 if TYPE_CHECKING:
     from onnxopt.data import Dataset, InputSpec
     from onnxopt.graph import Graph
+    from onnxopt.targets import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,6 +21,44 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 shape_option = click.option(
     "--input-shape", "shapes", multiple=True, metavar="NAME:1x3x640x640", help="Size of a dynamic input."
 )
+
+
+def device_options(command: F) -> F:
+    """`--device` and `--ssh-option`."""
+    for decorate in (
+        click.option(
+            "--ssh-option",
+            "ssh_options",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="For ssh -o, e.g. IdentityFile=FILE.",
+        ),
+        click.option(
+            "--device",
+            metavar="ssh://[USER@]HOST[:PORT][/PYTHON]",
+            help="Measure there: any machine with Python 3.8 and the target's runtime.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def chosen_target(name: str, device: str | None, ssh_options: Sequence[str]) -> "Target":
+    """The target, on a device where one is given.
+
+    Raises:
+        UsageError: The device cannot be used; or ssh is told something and there is no device.
+    """
+    from onnxopt.errors import UsageError
+    from onnxopt.registry import load_target
+
+    if device is None:
+        if ssh_options:
+            raise UsageError("--ssh-option goes with --device")
+        return load_target(name)
+    from onnxopt.device import target_on
+
+    return target_on(device, name, ssh_options)
 
 
 def data_options(command: F) -> F:

@@ -16,7 +16,7 @@ from onnxopt.pass_api import Context
 from onnxopt.report.record import PassRecord
 from onnxopt.report.run import Measured
 from onnxopt.runtime import latency
-from onnxopt.runtime.adapter import Feeds, Kernels, Runtime, Session
+from onnxopt.runtime.adapter import Feeds, Kernels, Runtime, Session, prepared
 from onnxopt.targets import Target
 
 
@@ -64,16 +64,8 @@ def time_pair(
 ) -> latency.Comparison:
     """Latency of two graphs, interleaved, one thread."""
     sessions = [runtime.open(graph.to_proto()) for graph in (before, after)]
-    runs = {name: _Run(s, feeds) for name, s in zip(("before", "after"), sessions, strict=True)}
+    runs = {name: prepared(s, feeds) for name, s in zip(("before", "after"), sessions, strict=True)}
     return latency.compare(runs, rounds=rounds, seconds=seconds)
-
-
-class _Run:
-    def __init__(self, session: Session, feeds: Feeds) -> None:
-        self.session, self.feeds = session, feeds
-
-    def __call__(self) -> dict[str, Array]:
-        return self.session.run(self.feeds)
 
 
 def quality(

@@ -1,7 +1,8 @@
 """What onnxopt asks of a runtime: run a model, and say what it really did with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -52,8 +53,19 @@ class Runtime(Protocol):
         """Read back which kernels the runtime chose; node names of `model` must be unique."""
 
 
+def prepared(session: Session, feeds: Feeds) -> Callable[[], object]:
+    """A model on its inputs, to be run again and again: what `latency.compare` times, here or on a device."""
+    prepare = getattr(session, "prepare", None)
+    return prepare(feeds) if prepare is not None else partial(session.run, feeds)
+
+
 def load_runtime(target: Target) -> Runtime | None:
-    """The target's runtime, or None where it cannot run on this machine, or not as on those the target is for."""
+    """The target's runtime, or None where it cannot run on this machine, or not as on those the target is for.
+
+    A target that is on a device (`onnxopt.device`) brings its runtime along.
+    """
+    if target.runtime is not None:
+        return cast("Runtime", target.runtime)
     foreign = target.machine is not None and not target.machine.fits(host.architecture(), host.features())
     if foreign or not target.adapter:
         return None

@@ -1,41 +1,22 @@
 """What this machine is."""
 
-import platform
-from functools import cache
+import os
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from onnxopt.runtime.runner import architecture, features, processor
+
+__all__ = ["architecture", "channel_block", "cores", "features", "processor", "versions"]
 
 
-@cache
-def _cpuinfo() -> dict[str, str]:
-    file = Path("/proc/cpuinfo")
-    if not file.is_file():
-        return {}
-    first = file.read_text(encoding="utf-8").split("\n\n", 1)[0]
-    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
+def channel_block(extensions: Collection[str] | None = None) -> int:
+    """Channels per block of a CPU's fast convolution kernels: 16 with AVX-512, else 8; default: of this one."""
+    return 16 if "avx512f" in (features() if extensions is None else extensions) else 8
 
 
-def processor() -> str:
-    """Name of the processor."""
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
-
-
-def architecture() -> str:
-    """Instruction set as Linux names it, e.g. `x86_64` or `aarch64`."""
-    machine = platform.machine().lower()
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
-
-
-def features() -> frozenset[str]:
-    """Instruction set extensions as Linux names them, e.g. `avx512f`; empty where not known."""
-    info = _cpuinfo()
-    return frozenset((info.get("flags") or info.get("Features") or "").split())
-
-
-def channel_block() -> int:
-    """Channels per block of the CPU's fast convolution kernels: 16 with AVX-512, else 8."""
-    return 16 if "avx512f" in features() else 8
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions(*packages: str) -> dict[str, str]:

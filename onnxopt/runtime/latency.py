@@ -1,22 +1,29 @@
 """How long things take, compared fairly.
 
 Candidates are timed in one process in rounds; each round runs every candidate once, in an order that rotates, so that
-a machine that slows down or speeds up does so for all of them. What is compared is the ratio within a round.
+a machine that slows down or speeds up does so for all of them. What is compared is the ratio within a round. The
+rounds themselves are `onnxopt.runtime.runner`'s, on this machine or on a device.
 """
 
-import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-SHORTEST = 1_000_000  # ns; what runs for less is timed several times over, or the clock would be measured
-WARM_UP = 3  # runs of each candidate before anything counts: memory is mapped, caches and branch predictors fill
+from onnxopt.runtime.runner import time_rounds
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A candidate on another machine, which times it: from here one would time the way there, too."""
+
+    def time_together(
+        self, runs: Sequence[Any], *, rounds: int, seconds: float | None, least: int
+    ) -> list[list[float]]:
+        """Time candidates that are all there, as `runner.time_rounds` does."""
 
 
 @dataclass(frozen=True)
@@ -105,72 +112,27 @@ def compare(
     """Time candidates against each other.
 
     Args:
-        candidates: Name to what is timed; calling it runs it once.
+        candidates: Name to what is timed; calling it runs it once. `adapter.prepared` makes them of sessions.
         rounds: How many rounds to time.
         seconds: Stop early once so much time has passed since the first round.
         least: Rounds that are timed even if that takes longer than `seconds`.
-        clock: Returns nanoseconds.
+        clock: Returns nanoseconds; a device has its own.
 
     Raises:
         ValueError: No candidates, or no rounds.
     """
     if not candidates or rounds < 1:
         raise ValueError("nothing to measure: give at least one candidate and one round")
-    with _no_garbage_collection():
-        repeats = [_warm_up(run, clock) for run in candidates.values()]
-        times = _rounds(list(candidates.values()), repeats, rounds=rounds, seconds=seconds, least=least, clock=clock)
+    runs = list(candidates.values())
+    limits: dict[str, Any] = {"rounds": rounds, "seconds": seconds, "least": least}
+    first = runs[0]
+    if isinstance(first, Elsewhere):
+        times = first.time_together(runs, **limits)
+    else:
+        times = time_rounds(runs, clock=clock, **limits)
     milliseconds = np.asarray(times, np.float64) / 1e6
     speedups = milliseconds[:, :1] / np.maximum(milliseconds, 1e-9)
     latencies = tuple(
         Latency(name, Spread.of(milliseconds[:, i]), Spread.of(speedups[:, i])) for i, name in enumerate(candidates)
     )
     return Comparison(latencies, len(times))
-
-
-def _rounds(
-    runs: list[Callable[[], object]],
-    repeats: list[int],
-    *,
-    rounds: int,
-    seconds: float | None,
-    least: int,
-    clock: Callable[[], int],
-) -> list[list[float]]:
-    """Nanoseconds per run: one list of all candidates per round."""
-    times: list[list[float]] = []
-    began = clock()
-    for round_ in range(rounds):
-        if seconds is not None and round_ >= least and clock() - began > seconds * 1e9:
-            break
-        taken = [0.0] * len(runs)
-        for place in range(len(runs)):
-            index = (place + round_) % len(runs)
-            taken[index] = _time(runs[index], repeats[index], clock)
-        times.append(taken)
-    return times
-
-
-def _time(run: Callable[[], object], repeats: int, clock: Callable[[], int]) -> float:
-    """Nanoseconds of one run, over `repeats` of them."""
-    began = clock()
-    for _ in range(repeats):
-        run()
-    return (clock() - began) / repeats
-
-
-def _warm_up(run: Callable[[], object], clock: Callable[[], int]) -> int:
-    """Run a few times and return how many runs a measurement needs to last long enough."""
-    quickest = min(_time(run, 1, clock) for _ in range(WARM_UP))
-    return ceil(SHORTEST / max(quickest, SHORTEST / 1000))
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

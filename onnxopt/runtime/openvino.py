@@ -1,16 +1,17 @@
-"""OpenVINO on the CPU, as an adapter. Importing this module needs the extra `onnxopt[openvino]`."""
+"""OpenVINO on the CPU, as an adapter; running anything with it here needs the extra `onnxopt[openvino]`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any
 
 import onnx
-import openvino
 
 from onnxopt.errors import OptimizationError
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, Kernels, Model
 from onnxopt.runtime.kernel_time import KernelTime
+from onnxopt.runtime.runner import OpenVinoModel
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 SPLIT_BIAS = "/WithoutBiases"  # what the ONNX frontend appends to a Conv whose bias becomes an Add
@@ -32,46 +33,47 @@ class OpenVinoSession:
     """
 
     def __init__(self, model: Model, *, threads: int = 1, precision: str | None = None, counted: bool = False) -> None:
-        config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
-        if precision is not None:
-            config["INFERENCE_PRECISION_HINT"] = precision
-        if counted:
-            config["PERF_COUNT"] = True
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
         try:
-            core = openvino.Core()
-            read = core.read_model(source)
-            names = [o.get_names() for o in read.outputs]  # compiling may add the names of what is computed on the way
-            self.compiled = core.compile_model(read, "CPU", config)
-            self._request = self.compiled.create_infer_request()
+            self._model = OpenVinoModel(
+                source if isinstance(source, bytes) else str(source), threads, precision=precision, counted=counted
+            )
         except RuntimeError as error:
             raise OptimizationError(f"OpenVINO cannot load the model: {_last_line(error)}") from error
-        self.output_names = [min(found) for found in names]
+        self.compiled = self._model.compiled
+        self.output_names = self._model.output_names
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once; all outputs by name, or those asked for."""
         try:
-            self._request.infer(dict(feeds))
+            return self._model.run(feeds, outputs)
         except RuntimeError as error:
             raise OptimizationError(f"OpenVINO cannot run the model: {_last_line(error)}") from error
-        values = {n: self._request.get_output_tensor(i).data.copy() for i, n in enumerate(self.output_names)}
-        return values if outputs is None else {name: values[name] for name in outputs}
 
-    def counters(self) -> "list[openvino.ProfilingInfo]":
+    def counters(self) -> list[Any]:
         """Performance counters of the last run, for a session that was opened `counted`."""
-        return list(self._request.get_profiling_info())
+        return self._model.counters()
+
+    def layers(self) -> list[list[str]]:
+        """What is executed; see `OpenVinoModel.layers`."""
+        return self._model.layers()
 
 
 class OpenVinoRuntime:
-    """OpenVINO on the CPU with the plug-in's own choice of float precision, as its users have it."""
+    """OpenVINO on the CPU with the plug-in's own choice of float precision, as its users have it.
+
+    Raises:
+        ImportError: It is not installed.
+    """
 
     def __init__(self, precision: str | None = None) -> None:
         self.precision = precision
+        self._package = import_module("openvino")
 
     @property
     def version(self) -> str:
         """Name and version."""
-        return f"openvino {openvino.__version__.split('-')[0]}"
+        return f"openvino {self._package.__version__.split('-')[0]}"
 
     def open(self, model: Model, *, threads: int = 1) -> OpenVinoSession:
         """Compile a model."""
@@ -79,24 +81,32 @@ class OpenVinoRuntime:
 
     def kernels(self, model: onnx.ModelProto) -> Kernels:
         """Read the runtime model: each executed layer says its kernel and the layers it was fused from."""
-        names = {key: n.name for n in model.graph.node if n.op_type in WEIGHTED for key in (n.name, n.output[0])}
-        int8: set[str] = set()
-        left: Counter[str] = Counter()
-        for layer in self.open(model).compiled.get_runtime_model().get_ordered_ops():
-            info = layer.get_rt_info()
-            kind, kernel = (str(info[key].astype(str)) for key in ("layerType", "primitiveType"))
-            if kind in CONVERSIONS:
-                left[kind] += 1
-            if kernel.upper().endswith("_I8") and "originalLayersNames" in info:
-                origins = str(info["originalLayersNames"].astype(str)).split(",")
-                int8 |= {names[o] for o in (origin.removesuffix(SPLIT_BIAS) for origin in origins) if o in names}
-        return Kernels(frozenset(int8), frozenset(set(names.values()) - int8), dict(sorted(left.items())))
+        return kernels_among(model, self.open(model).layers())
 
     def kernel_times(self, model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1) -> list[KernelTime]:
         """Time of each kernel, from OpenVINO's performance counters."""
         from onnxopt.runtime.openvino_profile import kernel_times  # noqa: PLC0415  (it opens sessions of this module)
 
         return kernel_times(model, feeds, runs=runs, threads=threads, precision=self.precision)
+
+
+def kernels_among(model: onnx.ModelProto, layers: Iterable[Sequence[str]]) -> Kernels:
+    """Which of a model's nodes run in int8.
+
+    Args:
+        model: With unique node names.
+        layers: Type, kernel and origins of each layer that OpenVINO executes for it.
+    """
+    names = {key: n.name for n in model.graph.node if n.op_type in WEIGHTED for key in (n.name, n.output[0])}
+    int8: set[str] = set()
+    left: Counter[str] = Counter()
+    for kind, kernel, fused in layers:
+        if kind in CONVERSIONS:
+            left[kind] += 1
+        if kernel.upper().endswith("_I8"):
+            origins = (origin.removesuffix(SPLIT_BIAS) for origin in fused.split(","))
+            int8 |= {names[origin] for origin in origins if origin in names}
+    return Kernels(frozenset(int8), frozenset(set(names.values()) - int8), dict(sorted(left.items())))
 
 
 def _last_line(error: Exception) -> str:

@@ -5,9 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 
@@ -15,9 +13,12 @@ from onnxopt.errors import OptimizationError
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, Kernels, Model
 from onnxopt.runtime.kernel_time import KernelTime
+from onnxopt.runtime.runner import OnnxRuntimeModel
 
 INT8_OPS = frozenset({"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulNBits", "ConvInteger"})
 FLOAT_OPS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+# The extended level holds every int8 fusion; the layout level above it renames nodes.
+LEVELS = ("ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose")
 
 
@@ -46,28 +47,20 @@ class OrtSession:
         config: Mapping[str, str] | None = None,
         trace: Path | None = None,
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what matters is raised; the rest is noise in a report
-        levels = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
-        for key, value in (config or {}).items():
-            options.add_session_config_entry(key, value)
-        if trace is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(trace / "profile")
-            options.optimized_model_filepath = str(trace / self.OPTIMIZED)
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
         try:
-            self._session = onnxruntime.InferenceSession(
-                source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
+            self._model = OnnxRuntimeModel(
+                source if isinstance(source, bytes) else str(source),
+                threads,
+                level="ORT_ENABLE_ALL" if optimized else "ORT_DISABLE_ALL",
+                config=config,
+                trace=None if trace is None else str(trace / "profile"),
+                written=None if trace is None else str(trace / self.OPTIMIZED),
             )
         except Exception as error:  # ORT's exceptions share no base class
             raise OptimizationError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
-        self.input_names: list[str] = [i.name for i in self._session.get_inputs()]
-        self._half = {i.name for i in self._session.get_inputs() if i.type == "tensor(float16)"}
-        self.output_names: list[str] = [o.name for o in self._session.get_outputs()]
+        self.input_names = self._model.input_names
+        self.output_names = self._model.output_names
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once.
@@ -79,17 +72,14 @@ class OrtSession:
         Raises:
             OptimizationError: ORT failed; carries its own words.
         """
-        names = list(outputs) if outputs is not None else self.output_names
-        fitting = {name: values.astype(np.float16) if name in self._half else values for name, values in feeds.items()}
         try:
-            values: list[Any] = self._session.run(names, fitting)
+            return self._model.run(feeds, outputs)
         except Exception as error:
             raise OptimizationError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
-        return dict(zip(names, values, strict=True))
 
     def end_trace(self) -> Path:
         """Stop profiling and return the file with the profile, for a session that was opened with `trace`."""
-        return Path(self._session.end_profiling())
+        return Path(self._model.end_trace())
 
 
 def first_line(error: Exception) -> str:
@@ -112,15 +102,9 @@ class OrtRuntime:
         return OrtSession(model, threads=threads)
 
     def kernels(self, model: onnx.ModelProto) -> Kernels:
-        """Read the optimized graph back. Fusion keeps the name of the node that it fuses into."""
-        weighted = {n.name for n in model.graph.node if n.op_type in FLOAT_OPS}
+        """Read the optimized graph back."""
         with tempfile.TemporaryDirectory() as folder:
-            # The extended level holds every int8 fusion; the layout level above it renames nodes.
-            extended = _optimized(model, Path(folder) / "extended.onnx", "ORT_ENABLE_EXTENDED")
-            everything = _optimized(model, Path(folder) / "all.onnx", "ORT_ENABLE_ALL")
-        int8 = {n.name for n in extended.graph.node if n.op_type in INT8_OPS}
-        left = Counter(n.op_type for n in everything.graph.node if n.op_type in CONVERSIONS)
-        return Kernels(frozenset(int8 & weighted), frozenset(weighted - int8), dict(sorted(left.items())))
+            return kernels_among(model, *(_optimized(model, Path(folder) / f"{level}.onnx", level) for level in LEVELS))
 
     def kernel_times(self, model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1) -> list[KernelTime]:
         """Time of each kernel, from ORT's profiler."""
@@ -129,13 +113,23 @@ class OrtRuntime:
         return kernel_times(model, feeds, runs=runs, threads=threads)
 
 
+def kernels_among(model: onnx.ModelProto, extended: onnx.ModelProto, everything: onnx.ModelProto) -> Kernels:
+    """Which of a model's nodes run in int8: that node keeps its name into which others fuse.
+
+    Args:
+        model: With unique node names.
+        extended: What ORT makes of it at the first of `LEVELS`.
+        everything: And at the second.
+    """
+    weighted = {n.name for n in model.graph.node if n.op_type in FLOAT_OPS}
+    int8 = {n.name for n in extended.graph.node if n.op_type in INT8_OPS}
+    left = Counter(n.op_type for n in everything.graph.node if n.op_type in CONVERSIONS)
+    return Kernels(frozenset(int8 & weighted), frozenset(weighted - int8), dict(sorted(left.items())))
+
+
 def _optimized(model: onnx.ModelProto, file: Path, level: str) -> onnx.ModelProto:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    options.optimized_model_filepath = str(file)
     try:
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        OnnxRuntimeModel(model.SerializeToString(), 1, level=level, written=str(file))
     except Exception as error:
         raise OptimizationError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
     return onnx.load(file)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["anchor", "follower", "passthrough", "residual"]
 
@@ -132,6 +132,7 @@ class Target:
         adapter: `module:class` of the runtime adapter; "" where the target cannot run here.
         checker: `module:function` that finds what the runtime's documented rules object to in a quantized graph, for
             a target without an adapter; "" for none.
+        runtime: The adapter itself, where it is on a device; None: `adapter` says what runs here.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Target:
     machine: Machine | None = None
     adapter: str = ""
     checker: str = ""
+    runtime: Any = field(default=None, compare=False, repr=False)
 
     def format_from(self, low: float) -> NumberFormat:
         """Format of activations whose range begins at `low`, which is at most 0."""

@@ -82,12 +82,15 @@ class Tune(Pass):
         placement = plan(graph, context.target, context.get(Shapes), before)
         kinds = _kinds(graph, placement)
         if not kinds:
+            context.note(graph.source, "no layer is of a kind that may be faster in float")
             return ()
         feeds = next(iter(samples.take(1))).feeds
         choices = {"int8": (), **kinds}
         comparison = _timed(graph, context, runtime, feeds, before, choices)
         better = [name for name in kinds if _surely_faster(comparison[name], comparison.rounds)]
         context.record.details["tune"] = [str(latency) for latency in comparison.latencies]
+        if not better:
+            context.note(graph.source, f"nothing is faster in float: {', '.join(kinds)} were timed")
         if len(better) < 2:
             return kinds[better[0]] if better else ()
         together = tuple(dict.fromkeys(n for name in better for n in kinds[name]))

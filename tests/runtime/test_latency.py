@@ -6,7 +6,8 @@ from itertools import cycle
 
 import pytest
 
-from onnxopt.runtime.latency import WARM_UP, compare
+from onnxopt.runtime.latency import compare
+from onnxopt.runtime.runner import WARM_UP
 
 
 class Machine:
