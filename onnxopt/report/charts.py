@@ -1,0 +1,132 @@
+"""Charts of an HTML report as SVG that takes its colours and its font from the page, so that it is light or dark with it.
+
+Matplotlib draws with stand-in colours, which are then replaced by the page's CSS variables. Texts stay texts.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from onnxopt.report.document import GroupDamage, Pareto, Spectrum
+
+INK, MUTED, LINE, BLUE, ORANGE, GREEN, PURPLE = (f"#0101{i:02x}" for i in range(1, 8))
+VARIABLES = dict(
+    zip((INK, MUTED, LINE, BLUE, ORANGE, GREEN, PURPLE), "ink muted line blue orange green purple".split(), strict=True)
+)
+COLOURED = (BLUE, ORANGE, GREEN, PURPLE)
+DASHES = ("-", "--", "-.", ":")  # so that colours are not alone in telling lines apart
+STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+}
+
+
+def pareto_chart(found: Pareto) -> str:
+    """Score over latency: every candidate with its whiskers, the front as a line, what was picked by name."""
+    with rc_context({**STYLE, "svg.hashsalt": "pareto"}):
+        figure = Figure(figsize=(8.4, 3.9), layout="constrained")
+        axes = figure.add_subplot(xlabel="latency, ms", ylabel=found.metric)
+        if found.limit is not None:
+            axes.axhline(found.limit, color=ORANGE, linewidth=1, linestyle="--")
+            where = axes.get_yaxis_transform()
+            axes.text(1, found.limit, "budget ", color=ORANGE, transform=where, ha="right", va="bottom")
+        front = sorted((c for c in found.candidates if c.front), key=lambda c: c.latency_ms)
+        axes.plot([c.latency_ms for c in front], [c.score for c in front], color=BLUE, linewidth=1.2)
+        for index, one in enumerate(found.candidates):
+            colour = BLUE if one.front else MUTED
+            low, high = (one.score if end is None else end for end in (one.low, one.high))
+            interval = [[max(0.0, one.score - low)], [max(0.0, high - one.score)]]
+            axes.errorbar(
+                one.latency_ms, one.score, interval, one.spread_ms, ecolor=colour, elinewidth=0.8, fmt="none", alpha=0.6
+            )
+            shape = {"marker": "D" if one.pick else "o", "s": 46 if one.pick else 26}
+            face = colour if one.kept else "none"
+            axes.scatter(one.latency_ms, one.score, facecolors=face, edgecolors=colour, zorder=3, **shape)
+            name = one.pick or ("as given" if index == 0 else "")
+            if name:
+                axes.annotate(name, (one.latency_ms, one.score), (7, 6), textcoords="offset points", weight="bold")
+        return _svg(figure)
+
+
+def spectrum_chart(spectrum: Spectrum, number: int) -> str:
+    """Histogram of a tensor's values, and the range of its quantizer."""
+    with rc_context({**STYLE, "svg.hashsalt": f"spectrum {number}"}):
+        figure = Figure(figsize=(4.2, 1.75), layout="constrained")
+        axes = figure.add_subplot()
+        axes.stairs(spectrum.counts, spectrum.edges, fill=True, color=BLUE, alpha=0.75, baseline=0.5)
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.5)
+        for end in (spectrum.low, spectrum.high):
+            axes.axvline(end, color=ORANGE, linewidth=1.4)
+        left, right = axes.get_xlim()
+        for start, stop in ((left, spectrum.low), (spectrum.high, right)):
+            if start < stop:
+                axes.axvspan(start, stop, color=ORANGE, alpha=0.12, linewidth=0)
+        axes.set_xlim(left, right)
+        axes.minorticks_off()
+        axes.set_yticklabels([])
+        return _svg(figure)
+
+
+def damage_chart(damages: Sequence[GroupDamage]) -> str:
+    """Error of the outputs over the share of channels that stay; the worst groups in colour."""
+    order = sorted(damages, key=lambda one: -max((d for _, d in one.curve), default=0.0))
+    with rc_context({**STYLE, "svg.hashsalt": "damages"}):
+        figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+        axes = figure.add_subplot(xlabel="channels that stay, %", ylabel="error of the outputs")
+        for one in order[len(COLOURED) :]:
+            _curve(axes, one, MUTED, "-", 0.8, 0.45)
+        for one, colour, dashes in zip(order, COLOURED, DASHES, strict=False):
+            _curve(
+                axes, one, colour, dashes, 1.6, 1.0, label=one.group if len(one.group) < 60 else f"{one.group[:58]}…"
+            )
+        axes.set_yscale("log")
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # the default writes formulas
+        if order:
+            axes.legend(loc="upper right")
+        return _svg(figure)
+
+
+def _curve(
+    axes: Axes, one: GroupDamage, colour: str, dashes: str, width: float, alpha: float, label: str | None = None
+) -> None:
+    shown = np.array([(100 * share, damage) for share, damage in one.curve if damage > 0]).reshape(-1, 2)
+    axes.plot(*shown.T, color=colour, linestyle=dashes, linewidth=width, alpha=alpha, label=label, marker=".")
+
+
+def _svg(figure: Figure) -> str:
+    """The SVG element alone: as wide as the page lets it be, in the page's colours, without what only editors need."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1))
+    text = re.sub(
+        r'<g id="[^"]*"', "<g", text
+    )  # ids of groups would repeat from chart to chart; nothing refers to them
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var(--{variable})")
+    return text.replace("<svg ", '<svg role="img" ', 1)
