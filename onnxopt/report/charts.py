@@ -1,4 +1,4 @@
-"""Charts of an HTML report as SVG that takes its colours and its font from the page, so that it is light or dark with it.
+"""Charts of an HTML report, as SVG that takes colours and font from the page, so that it is light or dark with it.
 
 Matplotlib draws with stand-in colours, which are then replaced by the page's CSS variables. Texts stay texts.
 """
@@ -6,6 +6,7 @@ Matplotlib draws with stand-in colours, which are then replaced by the page's CS
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -15,12 +16,18 @@ from matplotlib.figure import Figure
 from onnxopt.report.document import GroupDamage, Pareto, Spectrum
 
 INK, MUTED, LINE, BLUE, ORANGE, GREEN, PURPLE = (f"#0101{i:02x}" for i in range(1, 8))
-VARIABLES = dict(
-    zip((INK, MUTED, LINE, BLUE, ORANGE, GREEN, PURPLE), "ink muted line blue orange green purple".split(), strict=True)
-)
+VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    LINE: "line",
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    PURPLE: "purple",
+}
 COLOURED = (BLUE, ORANGE, GREEN, PURPLE)
 DASHES = ("-", "--", "-.", ":")  # so that colours are not alone in telling lines apart
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
     "text.color": INK,
@@ -60,9 +67,8 @@ def pareto_chart(found: Pareto) -> str:
             axes.errorbar(
                 one.latency_ms, one.score, interval, one.spread_ms, ecolor=colour, elinewidth=0.8, fmt="none", alpha=0.6
             )
-            shape = {"marker": "D" if one.pick else "o", "s": 46 if one.pick else 26}
-            face = colour if one.kept else "none"
-            axes.scatter(one.latency_ms, one.score, facecolors=face, edgecolors=colour, zorder=3, **shape)
+            face, shape, size = colour if one.kept else "none", "D" if one.pick else "o", 46 if one.pick else 26
+            axes.scatter(one.latency_ms, one.score, size, facecolors=face, edgecolors=colour, marker=shape, zorder=3)
             name = one.pick or ("as given" if index == 0 else "")
             if name:
                 axes.annotate(name, (one.latency_ms, one.score), (7, 6), textcoords="offset points", weight="bold")
