@@ -154,7 +154,7 @@ def _choose(
 def _candidates(
     graph: Graph, shapes: Mapping[str, Dimensions], metadata: Mapping[str, str]
 ) -> Iterator[tuple[tuple[InputSpec, ...], str]]:
-    stated = _image_size(metadata)
+    stated = image_size(metadata)
     sizes = [(stated, "the metadata's imgsz")] if stated else []
     sizes += [(size, "the first usual size at which the model runs") for size in USUAL_SIZES]
     seen = set()
@@ -166,7 +166,7 @@ def _candidates(
             yield specs, why
 
 
-def _image_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+def image_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
     """Height and width from `imgsz`, written as `640`, `[640, 640]` or `(640, 640)`."""
     try:
         value = ast.literal_eval(metadata.get("imgsz", ""))
