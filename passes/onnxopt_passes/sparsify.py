@@ -81,6 +81,8 @@ class Sparsify(Pass):
         usable = find_layers(graph, rule, context.note, least=self.min_elements)
         layers = _in_scope(graph, usable, scope, context)
         if all(layer.dense for layer in layers) or rule.share == 0:
+            if not layers and not context.record.notes:
+                context.note(graph.source, "has no Conv, Gemm or MatMul with weights")
             return False
         method = self._method(graph, context)
         context.resolve(method=method, **({} if rule.block else {"sparsity": rule.share}))

@@ -198,6 +198,12 @@ def test_arithmetic_stays():
     assert ("Conv 'Conv'", "its 16 weights are fewer than min_elements=32") in record.notes
 
 
+def test_a_model_without_layers():
+    record = sparsify(parse_graph("(float[1,4] x) => (float[1,4] y) { y = Relu (x) }"))
+    assert not record.changed
+    assert [why for _, why in record.notes] == ["has no Conv, Gemm or MatMul with weights"]
+
+
 def test_nothing_is_asked_for():
     assert not sparsify(parse_graph(NET), sparsity=0.0).changed
 

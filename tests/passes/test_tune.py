@@ -85,6 +85,15 @@ def test_measuring_names_nodes_and_can_be_repeated(monkeypatch):
     assert record.details["tune"][0].startswith("int8: ")
 
 
+def test_what_was_timed_in_vain_is_named(monkeypatch):
+    monkeypatch.setattr(tune, "SECONDS", 0.01)
+    monkeypatch.setattr(tune, "_surely_faster", lambda latency, rounds: False)
+    graph, context = calibrated()
+    record = run_pass(Tune(on=True), graph, context, [])
+    assert context.get(FloatNodes).names == ()
+    assert record.notes[-1][1] == "nothing is faster in float: depthwise, narrow were timed"
+
+
 @pytest.mark.parametrize(
     ("found", "rounds", "sure"),
     [(latency(1.02, 0.03), 200, True), (latency(1.02, 0.03), 10, False), (latency(0.9, 0.0), 200, False)],
