@@ -20,7 +20,8 @@ from workbench import Subject, markdown, number
 from onnxopt import Graph, UsageError
 from onnxopt.analysis.cost import Cost
 from onnxopt.evaluation.agreement import Comparison
-from onnxopt.evaluation.metrics import class_scores, load_metric
+from onnxopt.evaluation.decoding import class_scores
+from onnxopt.evaluation.metrics import load_metric
 from onnxopt.manager import run_pass
 from onnxopt.pass_api import Context
 from onnxopt.registry import load_target

@@ -1,6 +1,6 @@
 """What a data set is made of: the inputs a model wants, one sample for them, and what is known about it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -52,10 +52,14 @@ class ImageInfo:
         Returns:
             The same corners in the original picture, float64[n, 4].
         """
-        boxes = np.asarray(xyxy, np.float64).reshape(-1, 2, 2)
-        moved = (boxes - np.asarray(self.offset)) / np.asarray(self.scale)
-        clipped: Array = np.clip(moved, 0.0, np.asarray([self.width, self.height], np.float64))
+        corners = self.points_to_original(np.asarray(xyxy).reshape(-1, 2, 2))
+        clipped: Array = np.clip(corners, 0.0, np.asarray([self.width, self.height], np.float64))
         return clipped.reshape(-1, 4)
+
+    def points_to_original(self, points: Array) -> Array:
+        """Map points float[..., 2] (x, y) from input pixels to pixels of the original picture, float64, unclipped."""
+        moved: Array = (np.asarray(points, np.float64) - np.asarray(self.offset)) / np.asarray(self.scale)
+        return moved
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,9 @@ class Boxes:
         area: Area of each object in square pixels (COCO: of its outline, not of its box), float64[n].
         crowd: True for COCO's crowd regions, which are neither hits nor misses, bool[n].
         categories: The classes of the whole set.
+        outlines: Each object's as COCO has it: polygons `[[x1, y1, x2, y2, …], …]` in pixels of the original, or a
+            run-length encoding; None where any object has none.
+        keypoints: x, y and visibility (0: not labelled, 1: hidden, 2: visible) of each, float64[n, k, 3], or None.
     """
 
     image_id: int
@@ -88,6 +95,8 @@ class Boxes:
     area: Array
     crowd: Array
     categories: Categories
+    outlines: Sequence[Any] | None = None
+    keypoints: Array | None = None
 
     def __len__(self) -> int:
         return len(self.classes)

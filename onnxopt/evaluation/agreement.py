@@ -17,15 +17,7 @@ import numpy as np
 
 from onnxopt.data import Array, Feeds, Sample
 from onnxopt.errors import OptimizationError
-from onnxopt.evaluation.detection import (
-    SHOWING_CONFIDENCE,
-    Detections,
-    Layout,
-    detect,
-    find_layout,
-    overlap,
-)
-from onnxopt.evaluation.metrics import class_scores
+from onnxopt.evaluation.decoding import OBJECTS, SHOWING, Decoder, Detections, Reader, class_scores, overlap
 
 MATCH_IOU = 0.5
 
@@ -137,15 +129,21 @@ class Comparison:
 
     Attributes:
         metadata: The reference model's `metadata_props`, from which the kind of detector is told.
+        decode: Decoder that the user named; None: found.
     """
 
     metadata: Mapping[str, str] = field(default_factory=dict)
+    decode: str | None = None
     _outputs: dict[str, DistanceSums] = field(default_factory=dict)
     _samples: int = 0
     _classified: int = 0
     _same_class: int = 0
     _matches: int = 0
     _detections: int = 0
+    _reader: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reader = Reader(self.metadata, self.decode)
 
     def update(self, reference: Feeds, other: Feeds, sample: Sample) -> None:
         """Add what both models gave for one sample.
@@ -158,11 +156,13 @@ class Comparison:
                 raise OptimizationError(f"the model to compare has no output '{name}'")
             self._outputs.setdefault(name, DistanceSums()).update(array, other[name])
         self._samples += 1
-        layout = find_layout(reference, sample.feeds, self.metadata)
-        if layout is None:
+        decoder = self._reader.decoder(reference, sample.feeds)
+        if decoder is None:
+            return
+        if decoder.task == "classify":
             self._compare_classes(reference, other)
-        else:
-            self._compare_boxes(reference, other, layout)
+        elif decoder.task in OBJECTS:
+            self._compare_objects(reference, other, decoder)
 
     def result(self) -> Agreement:
         """Return the agreement over all samples so far."""
@@ -180,12 +180,20 @@ class Comparison:
         self._classified += len(a)
         self._same_class += int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
 
-    def _compare_boxes(self, reference: Feeds, other: Feeds, layout: Layout) -> None:
-        if other[layout.output].shape[-1] != reference[layout.output].shape[-1]:
+    def _compare_objects(self, reference: Feeds, other: Feeds, decoder: Decoder) -> None:
+        if any(values.shape[1:] != other[name].shape[1:] for name, values in reference.items()):
             return
-        a, b = (detect(o, layout, confidence=SHOWING_CONFIDENCE, every_class=False) for o in (reference, other))
-        self._matches += count_matches(a, b)
-        self._detections += len(a) + len(b)
+        matches, detections = compare_objects(reference, other, decoder)
+        self._matches += matches
+        self._detections += detections
+
+
+def compare_objects(reference: Feeds, other: Feeds, decoder: Decoder) -> tuple[int, int]:
+    """Return how many confident objects both models found, and how many they found together."""
+    a, b = (decoder.decode(outputs, SHOWING) for outputs in (reference, other))
+    assert isinstance(a, Detections)
+    assert isinstance(b, Detections)
+    return count_matches(a, b), len(a) + len(b)
 
 
 def count_matches(a: Detections, b: Detections) -> int:

@@ -14,10 +14,10 @@ import numpy as np
 
 from onnxopt.data import Dataset
 from onnxopt.errors import UsageError
-from onnxopt.evaluation.evidence import AveragePrecision, Evidence, Ratio
+from onnxopt.evaluation.evidence import Ratio
 from onnxopt.evaluation.interval import Interval, drop_interval
 from onnxopt.evaluation.likeness import Likeness
-from onnxopt.evaluation.metrics import PERCENT, MeanAveragePrecision, Metric, Score, score
+from onnxopt.evaluation.metrics import PERCENT, Metric, score
 from onnxopt.graph import Graph
 from onnxopt.runtime.adapter import Runtime, Session
 from onnxopt.runtime.ort import OrtSession
@@ -212,17 +212,7 @@ class Judge:
         if self._before is None:
             same = Ratio.mean([1.0] * after.pictures)
             return drop_interval(same, after.gathered)
-        evidence = [_evidence(s.gathered) for s in (self._before, after)]
+        evidence = [s.gathered.evidence() for s in (self._before, after)]
         if evidence[0] is None or evidence[1] is None:
             return None
         return drop_interval(evidence[0], evidence[1], sign=self._sign)
-
-
-def _evidence(scored: Score) -> Evidence | None:
-    """What a score was computed from, picture by picture; None for a metric that does not say."""
-    if scored.per_sample is not None:
-        return Ratio.mean(scored.per_sample)
-    if not isinstance(scored.gathered, MeanAveragePrecision):
-        return None
-    matched = scored.gathered.matched()
-    return AveragePrecision(matched) if matched is not None else Ratio.mean([0.0] * scored.count)

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxopt.data import Array, Feeds, Sample
-from onnxopt.evaluation.agreement import DistanceSums, count_matches
-from onnxopt.evaluation.detection import SHOWING_CONFIDENCE, detect, find_layout
+from onnxopt.evaluation.agreement import DistanceSums, compare_objects
+from onnxopt.evaluation.decoding import OBJECTS, Reader, class_scores
 from onnxopt.evaluation.evidence import EnergyShare, Evidence, Ratio
-from onnxopt.evaluation.metrics import class_scores
-from onnxopt.evaluation.parts import output_parts
 
 KINDS = {
     "detections": "agreement with the float model (F1 of detections)",
@@ -35,22 +33,28 @@ class Likeness:
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     _kind: str = ""
+    _reader: Reader = field(init=False)
     _rows: list[tuple[Array, Array]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._reader = Reader(self.metadata)
 
     def update(self, reference: Feeds, other: Feeds, sample: Sample) -> None:
         """Add one sample's outputs of both models."""
-        layout = find_layout(reference, sample.feeds, self.metadata)
+        decoder = self._reader.decoder(reference, sample.feeds)
+        objects = decoder is not None and decoder.task in OBJECTS
         scores = [class_scores(outputs) for outputs in (reference, other)]
         if not self._kind:
-            self._kind = "detections" if layout else "classes" if scores[0] is not None else "energy"
-        if self._kind == "detections" and layout is not None:
-            a, b = (detect(o, layout, confidence=SHOWING_CONFIDENCE, every_class=False) for o in (reference, other))
-            self._add([2.0 * count_matches(a, b)], [float(len(a) + len(b))])
+            self._kind = "detections" if objects else "classes" if scores[0] is not None else "energy"
+        if self._kind == "detections" and objects and decoder is not None:
+            matches, detections = compare_objects(reference, other, decoder)
+            self._add([2.0 * matches], [float(detections)])
         elif self._kind == "classes" and scores[0] is not None and scores[1] is not None:
             same = scores[0].argmax(axis=1) == scores[1].argmax(axis=1)
             self._add([float(same.sum())], [float(same.size)])
         else:
-            self._add(*_energies(reference, other, sample.feeds, self.metadata))
+            parts = (self._reader.parts(outputs, sample.feeds) for outputs in (reference, other))
+            self._add(*_energies(*parts))
 
     def _add(self, first: list[float], second: list[float]) -> None:
         self._rows.append((np.array(first), np.array(second)))
@@ -68,11 +72,8 @@ class Likeness:
         return Ratio(first[:, 0], second[:, 0])
 
 
-def _energies(
-    reference: Feeds, other: Feeds, feeds: Feeds, metadata: Mapping[str, str]
-) -> tuple[list[float], list[float]]:
+def _energies(wanted: Feeds, got: Feeds) -> tuple[list[float], list[float]]:
     """Energy of the error and of the reference, per part of the outputs; a wrong shape is all error."""
-    wanted, got = (output_parts(outputs, feeds, metadata) for outputs in (reference, other))
     error, signal = [], []
     for name, values in wanted.items():
         sums = DistanceSums()

@@ -16,7 +16,7 @@ from mask_equivalence import numbers_read, permuted, silenced
 from onnxopt import Graph, load
 from onnxopt.analysis.channels import ChannelGroups, Policy, cut, groups_text, masked
 from onnxopt.analysis.shapes import Shapes, infer
-from onnxopt.evaluation.parts import output_parts
+from onnxopt.evaluation.decoding import Reader
 from onnxopt.graph import Array, Node, Tensor
 from onnxopt.runtime.ort import OrtSession
 
@@ -103,7 +103,7 @@ def _returning(graph: Graph, tensors: list[Tensor]) -> Graph:
 def outputs(graph: Graph, feeds: list[dict[str, Array]], *, optimized: bool = False) -> list[dict[str, Array]]:
     """Outputs per input; boxes and scores in one tensor count apart."""
     session = OrtSession(graph.to_proto(), optimized=optimized)
-    return [dict(output_parts(session.run(f), f, graph.metadata)) for f in feeds]
+    return [Reader(graph.metadata).parts(session.run(f), f) for f in feeds]
 
 
 def random_pictures(graph: Graph, name: str) -> list[dict[str, Array]]:

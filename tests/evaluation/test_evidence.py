@@ -1,14 +1,18 @@
 """Scores with weights equal scores of repeated pictures, and the bootstrap says how far they scatter."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from onnxopt.data import Boxes, Categories
+from onnxopt.data import Boxes, Categories, ImageInfo
+from onnxopt.evaluation.decoding import Reader
 from onnxopt.evaluation.evidence import AveragePrecision, EnergyShare, Ratio
 from onnxopt.evaluation.interval import FEWEST_RESAMPLES, RESAMPLES, drop_interval
-from onnxopt.evaluation.metrics import MeanAveragePrecision
+from onnxopt.evaluation.metrics.coco import MeanAveragePrecision
 
 SET = Categories((1, 2, 5), ("a", "b", "c"))
+IMAGE = ImageInfo(Path("x.png"), 120, 120, (1, 1), (0, 0))
 
 
 def scene(random, number):
@@ -30,13 +34,16 @@ def scene(random, number):
 
 def scored(scenes, counts):
     """pycocotools' own answer for pictures that are really there so many times."""
-    metric = MeanAveragePrecision({})
+    metric = MeanAveragePrecision(Reader())
     for (truth, found), count in zip(scenes, counts, strict=True):
         for _ in range(count):
             number = len(metric.pictures) + 1
             copy = Boxes(number, truth.classes, truth.xyxy, truth.area, truth.crowd, SET)
-            metric.pictures.append(copy)
-            metric.found.append(np.hstack([np.full((len(found), 1), number), found[:, 1:]]))
+            metric.pictures.append((copy, IMAGE))
+            metric.found += [
+                {"image_id": number, "bbox": list(box), "score": sure, "category_id": int(label)}
+                for _, *box, sure, label in found.tolist()
+            ]
     return metric
 
 

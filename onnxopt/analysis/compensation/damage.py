@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxopt.data import Feeds
-from onnxopt.evaluation.detection import find_layout
-from onnxopt.evaluation.metrics import class_scores
-from onnxopt.evaluation.parts import output_parts
+from onnxopt.evaluation.decoding import Reader, class_scores
+from onnxopt.evaluation.decoding.dense import Dense
 from onnxopt.graph import Array
 
 SURE = 1e-12
@@ -33,6 +32,10 @@ class Damage:
     before: Sequence[Mapping[str, Array]]
     feeds: Sequence[Feeds]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    _reader: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reader = Reader(self.metadata)
 
     def of(self, after: Iterable[Mapping[str, Array]]) -> float:
         """Damage of outputs for the same samples."""
@@ -50,7 +53,7 @@ class Damage:
         errors: dict[str, float] = {}
         spreads: dict[str, float] = {}
         for wanted, got, feeds in pairs:
-            first, second = (_parts(outputs, feeds, self.metadata) for outputs in (wanted, got))
+            first, second = (_parts(outputs, feeds, self._reader) for outputs in (wanted, got))
             for name, values in first.items():
                 a, b = np.asarray(values, np.float64), np.asarray(second[name], np.float64)
                 weight = _sureness(name, first)
@@ -59,15 +62,15 @@ class Damage:
         return sum(error / max(spreads[name], SURE) for name, error in errors.items())
 
 
-def _parts(outputs: Mapping[str, Array], feeds: Feeds, metadata: Mapping[str, str]) -> dict[str, Array]:
+def _parts(outputs: Mapping[str, Array], feeds: Feeds, reader: Reader) -> dict[str, Array]:
     """Parts of outputs; classes of a detector as they count, each times the objectness of its box.
 
     What class a box would have where nothing is says nothing, and most places are such.
     """
-    parts = output_parts(outputs, feeds, metadata)
-    layout = find_layout(dict(outputs), feeds, metadata)
-    if layout is not None and layout.kind == "objectness":
-        name = f"{layout.output} (scores)"
+    parts = reader.parts(outputs, feeds)
+    decoder = reader.decoder(outputs, feeds)
+    if isinstance(decoder, Dense) and decoder.objectness:
+        name = f"{decoder.output} (scores)"
         parts[name] = parts[name][..., :1] * parts[name][..., 1:]
     return parts
 

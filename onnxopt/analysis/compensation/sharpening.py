@@ -8,7 +8,7 @@ weights of the last layer, chosen on held-out samples, makes up for that: scores
 from collections.abc import Mapping, Sequence
 
 from onnxopt.analysis.compensation.damage import Damage, as_scores
-from onnxopt.evaluation.metrics import class_scores
+from onnxopt.evaluation.decoding import class_scores
 from onnxopt.graph import Array, Graph, Node
 
 FACTORS = tuple(round(0.8 + 0.05 * i, 2) for i in range(15))

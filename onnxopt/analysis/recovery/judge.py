@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnxopt.data import Sample
 from onnxopt.evaluation.agreement import Comparison, DistanceSums
-from onnxopt.evaluation.parts import output_parts
+from onnxopt.evaluation.decoding import Reader
 from onnxopt.graph import Graph
 from onnxopt.runtime.ort import OrtSession
 
@@ -57,10 +57,11 @@ def closeness(graph: Graph, reference: Graph, samples: Iterable[Sample], *, thre
     )
     sums: dict[str, DistanceSums] = {}
     answers = Comparison(reference.metadata)
+    reader = Reader(reference.metadata)
     for sample in samples:
         wanted, given = (session.run(sample.feeds) for session in sessions)
         answers.update(wanted, given, sample)
-        first, second = (output_parts(outputs, sample.feeds, reference.metadata) for outputs in (wanted, given))
+        first, second = (reader.parts(outputs, sample.feeds) for outputs in (wanted, given))
         for name, values in first.items():
             sums.setdefault(name, DistanceSums()).update(values, second[name])
     agreement = answers.result()
