@@ -1,0 +1,189 @@
+"""Where in a model the optimized one goes astray: every tensor that both have, compared on a few samples.
+
+Both graphs run as they are written, without a runtime's own optimizations, for what is fused has no tensor to look at.
+A quantized tensor is read behind its DequantizeLinear, so that its own rounding counts. An error is that of everything
+up to the tensor, not of its own quantizer alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxopt.analysis.shapes import Shape, Shapes, infer
+from onnxopt.calibration.collect import portions
+from onnxopt.calibration.statistics import TensorStatistics
+from onnxopt.data import Dataset, InputSpec
+from onnxopt.evaluation.agreement import DistanceSums
+from onnxopt.graph import Graph, Node, Tensor
+from onnxopt.report.document import Spectrum
+from onnxopt.runtime.ort import OrtSession
+
+MEMORY = 2**29  # bytes of activations of both models that are held at a time
+BINS = 96
+Inferred = tuple[Mapping[str, Shape], Mapping[str, Any]]
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """How one tensor is quantized.
+
+    Attributes:
+        scale: Of one step, of the whole tensor.
+        low: Smallest value that has a code.
+        high: Largest.
+    """
+
+    scale: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """What was found.
+
+    Attributes:
+        sqnr_db: Tensor name to dB, for float tensors that both models have in one shape.
+        quantizers: Tensor name to how the optimized model quantizes it.
+    """
+
+    sqnr_db: dict[str, float]
+    quantizers: dict[str, Quantizer]
+
+
+def quantizers(graph: Graph) -> dict[str, Quantizer]:
+    """Activations that are quantized as a whole: tensor name to how."""
+    found = {}
+    for node in graph.nodes_of(QUANTIZE):
+        scale, zero = (graph.constant(t) if t.name else None for t in (node.inputs[1], *node.inputs[2:3]))
+        if scale is None or zero is None or scale.size != 1 or graph.constant(node.inputs[0]) is not None:
+            continue
+        if zero.dtype.kind not in "iu":
+            continue
+        limits, step = np.iinfo(zero.dtype), float(scale.reshape(-1)[0])
+        ends = ((limit - int(zero.reshape(-1)[0])) * step for limit in (limits.min, limits.max))
+        found[node.inputs[0].name] = Quantizer(step, *ends)
+    return found
+
+
+def measure_noise(before: Graph, after: Graph, inputs: Sequence[InputSpec], samples: Dataset) -> LayerNoise:
+    """Compare the tensors of two models.
+
+    Args:
+        before: The model as it came.
+        after: The optimized one.
+        inputs: Sizes to run at.
+        samples: What to run both on; a few suffice.
+
+    Raises:
+        OptimizationError: One of them does not run.
+    """
+    kinds = [infer(graph, tuple(inputs)) for graph in (before, after)]
+    places = _places(after)
+    shared = [
+        t.name for n in before.nodes for t in n.outputs if t.name in places and _alike(t.name, places[t.name], *kinds)
+    ]
+    sums = {name: DistanceSums() for name in shared}
+    shapes = Shapes(*kinds[0])
+    for names in portions(shared, shapes, MEMORY // 2):
+        wanted, got = (
+            OrtSession(_exposed(graph, tensors, kind[1]).to_proto(), optimized=False)
+            for graph, tensors, kind in (
+                (before, names, kinds[0]),
+                (after, [places[name] for name in names], kinds[1]),
+            )
+        )
+        for sample in samples:
+            a = wanted.run(sample.feeds, names)
+            b = got.run(sample.feeds, [places[name] for name in names])
+            for name in names:
+                sums[name].update(a[name], b[places[name]])
+    found = {name: total.result() for name, total in sums.items()}
+    sqnr = {name: distance.sqnr_db for name, distance in found.items() if not np.isnan(distance.sqnr_db)}
+    return LayerNoise(sqnr, quantizers(after))
+
+
+def worst_spectra(
+    graph: Graph, noise: LayerNoise, inputs: Sequence[InputSpec], samples: Dataset, *, most: int = 10
+) -> tuple[Spectrum, ...]:
+    """How the values of the quantized tensors with the lowest SQNR are spread, worst first.
+
+    Args:
+        graph: The model as it came.
+        noise: Of the optimized one.
+        inputs: Sizes to run at.
+        samples: What to run it on.
+        most: How many tensors.
+
+    Raises:
+        OptimizationError: It does not run.
+    """
+    _, dtypes = infer(graph, tuple(inputs))
+    judged = [name for name in noise.quantizers if np.isfinite(noise.sqnr_db.get(name, np.inf))]
+    names = sorted(judged, key=lambda name: noise.sqnr_db[name])[:most]
+    if not names:
+        return ()
+    statistics = {name: TensorStatistics(name, histogram=True) for name in names}
+    session = OrtSession(_exposed(graph, names, dtypes).to_proto())
+    for sample in samples:
+        values = session.run(sample.feeds, names)
+        for name in names:
+            statistics[name].update(values[name], images=1)
+    return tuple(_spectrum(statistics[name], noise.quantizers[name], noise.sqnr_db[name]) for name in names)
+
+
+def _spectrum(seen: TensorStatistics, quantizer: Quantizer, sqnr_db: float) -> Spectrum:
+    assert seen.histogram is not None
+    centres, counts = seen.histogram.occupied()
+    binned, edges = np.histogram(centres, BINS, (seen.minimum, max(seen.maximum, seen.minimum + 1e-9)), weights=counts)
+    outside = (centres < quantizer.low - quantizer.scale / 2) | (centres > quantizer.high + quantizer.scale / 2)
+    return Spectrum(
+        tensor=seen.name,
+        edges=tuple(edges.tolist()),
+        counts=tuple(int(count) for count in binned),
+        low=quantizer.low,
+        high=quantizer.high,
+        sqnr_db=sqnr_db,
+        clipped=float(counts[outside].sum() / max(1, counts.sum())),
+    )
+
+
+def _places(graph: Graph) -> dict[str, str]:
+    """Name of a tensor to that of the tensor that holds what its readers see: itself, or what a pair makes of it."""
+    return {t.name: _behind_pair(graph, t) for n in graph.nodes for t in n.outputs if t.name and not _in_pair(n)}
+
+
+def _in_pair(node: Node) -> bool:
+    return node.op in {QUANTIZE, DEQUANTIZE}
+
+
+def _behind_pair(graph: Graph, tensor: Tensor) -> str:
+    current = tensor
+    for op in (QUANTIZE, DEQUANTIZE):
+        reader = next((n for n in graph.consumers(current) if n.op == op), None)
+        if reader is None:
+            return str(tensor.name)
+        current = reader.outputs[0]
+    return str(current.name)
+
+
+def _alike(name: str, place: str, before: Inferred, after: Inferred) -> bool:
+    """Whether a tensor is float in both models and has one shape, as far as that is known."""
+    kinds = [types.get(key) for key, (_, types) in ((name, before), (place, after))]
+    if any(kind is None or np.dtype(kind).kind != "f" for kind in kinds):
+        return False
+    return before[0].get(name) == after[0].get(place)
+
+
+def _exposed(graph: Graph, names: Sequence[str], dtypes: Mapping[str, Any]) -> Graph:
+    """Copy of a graph with these tensors as further outputs."""
+    copy = graph.copy()
+    own = {t.name for t in copy.outputs}
+    tensors = {t.name: t for n in copy.nodes for t in n.outputs}
+    for name in (name for name in dict.fromkeys(names) if name not in own):
+        tensors[name].dtype, tensors[name].shape = dtypes[name], None
+        copy.outputs.append(tensors[name])
+    return copy
