@@ -10,23 +10,20 @@ print(result.report.to_json())
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from onnxopt import recipe as recipes
-from onnxopt import registry
 from onnxopt.errors import UsageError
 from onnxopt.graph import Graph
 from onnxopt.manager import Observer
 from onnxopt.observers.verify import Level
 from onnxopt.optimization import Optimization, Result, Wanted
-from onnxopt.optimization.subject import Subject
+from onnxopt.optimization.subject import Subject, table_of
 from onnxopt.pass_api import Pass
 from onnxopt.pipeline import resolve
-from onnxopt.runtime import host
 from onnxopt.targets import Target
 
 __all__ = ["Result", "optimize"]
@@ -87,15 +84,10 @@ def optimize(
     wanted = asked.or_else(said)
     stages = resolve(wanted.pipeline)
     optimization = Optimization(
-        Subject(model, _table(wanted.target or "ort"), input_shapes),
+        Subject(model, table_of(wanted.target or "ort"), input_shapes),
         stages,
         wanted,
         undo=not keep_anyway and (said is None or said.never_slower),
         enforced=not keep_anyway,
     )
     return optimization.run(verify, observers)
-
-
-def _table(target: str | Target) -> Target:
-    table = registry.load_target(target) if isinstance(target, str) else target
-    return table if table.alignment else replace(table, alignment=host.channel_block())

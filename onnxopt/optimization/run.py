@@ -1,13 +1,14 @@
 """One optimization, from the request to the result."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from onnxopt import __version__, apart, gates, guard, model_io
+from onnxopt import __version__, apart, formats, gates, guard
 from onnxopt import recipe as recipes
 from onnxopt.calibration.store import TableFile
 from onnxopt.calibration.table import CalibrationTable
@@ -25,6 +26,7 @@ from onnxopt.pipeline import Stage
 from onnxopt.report.record import StageRecord
 from onnxopt.report.run import RunReport, kept_float
 from onnxopt.runtime import host
+from onnxopt.runtime.adapter import processor_of
 
 VERIFY_OUTPUTS_UP_TO = 200 * 2**20  # bytes of weights
 SYNTHETIC_WARNING = "no --data given: calibrated on synthetic pictures, so accuracy is unverified"
@@ -39,11 +41,13 @@ class Result:
         graph: The optimized model.
         report: Everything measured and done.
         recipe: The resolved recipe; running it again gives the same bytes.
+        shapes: Input name to the size that it was run at.
     """
 
     graph: Graph
     report: RunReport
     recipe: recipes.Recipe
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -51,12 +55,16 @@ class Result:
         return self.graph.to_proto()
 
     def save(self, path: str | Path) -> list[Path]:
-        """Write the model, whole or not at all; returns the files written.
+        """Write the model, whole or not at all; the ending says in which format: see `onnxopt.formats`.
+
+        Returns:
+            The files written.
 
         Raises:
-            UsageError: The folder cannot be written, or the disk is full.
+            UsageError: An unknown ending, a folder that cannot be written, or a full disk.
+            OptimizationError: The runtime whose format it is does not take the model.
         """
-        return model_io.save(self.graph, path)
+        return formats.save(self.graph, path, self.shapes)
 
 
 @dataclass(frozen=True)
@@ -91,16 +99,24 @@ class Optimization:
         wanted: The request.
         undo: Undo a stage that made the model slower.
         enforced: Refuse a result that misses the budget, or whose outputs are not finite.
+        may_miss: Hand back what misses the budget all the same; the report says so.
 
     Raises:
         UsageError: Something cannot be used, no pass has a use for the table, or a gate could not be judged.
     """
 
     def __init__(
-        self, subject: Subject, stages: Sequence[Stage], wanted: Wanted, *, undo: bool = True, enforced: bool = True
+        self,
+        subject: Subject,
+        stages: Sequence[Stage],
+        wanted: Wanted,
+        *,
+        undo: bool = True,
+        enforced: bool = True,
+        may_miss: bool = False,
     ) -> None:
         self.subject, self.stages, self.wanted = subject, list(stages), wanted
-        self.undo, self.enforced = undo, enforced
+        self.undo, self.enforced, self.may_miss = undo, enforced, may_miss
         budget = Budget.parse(wanted.max_drop) if wanted.max_drop is not None else None
         self.gates = gates.parse_gates(wanted.require) if wanted.require is not None else ()
         self.table = self._open_table(wanted.calibration_table)
@@ -123,6 +139,18 @@ class Optimization:
             raise UsageError(f"a budget needs the model to be run, and that is not possible: {subject.cannot_run}")
         if budget is not None:
             self.judge = Judge(budget, subject.graph, self.samples.evaluation, subject.timed_on, self.metric)
+        self.shared: tuple[Any, ...] = ()
+
+    def with_stages(self, stages: Sequence[Stage], shared: Iterable[Any] = ()) -> "Optimization":
+        """The same request with other stages; nothing is opened, and the float model is not scored, again.
+
+        Args:
+            stages: What to do instead.
+            shared: Artefacts that passes of several optimizations use together.
+        """
+        other = copy.copy(self)
+        other.stages, other.warnings, other.shared = list(stages), [*self.warnings], tuple(shared)
+        return other
 
     def _open_table(self, file: str | Path | None) -> TableFile | None:
         if file is None:
@@ -131,8 +159,13 @@ class Optimization:
             raise UsageError(f"no pass here calibrates, so {file} is of no use; add quantize")
         return TableFile.at(file)
 
-    def run(self, verify: Level | None, observers: Sequence[Observer]) -> Result:
+    def run(self, verify: Level | None, observers: Sequence[Observer], *, alone: bool = True) -> Result:
         """Run the stages, measure, and report.
+
+        Args:
+            verify: How far each pass is checked; None: by the size of the model.
+            observers: Watch the passes.
+            alone: Whether to measure each lossy stage by itself, too.
 
         Raises:
             OptimizationError: A pass broke its promise, outputs are not finite, or the budget is missed.
@@ -158,11 +191,11 @@ class Optimization:
             report.data["calibration_table"] = self.table.identify(context.get(CalibrationTable))
         measure_outcome(self.subject, graph, self.samples, self.metric, report, strict=self.enforced)
         self._hold_gates(report)
-        if runtime is not None:
-            alone = apart.stages_alone(self.stages, records, graphs, self._context)
-            report.alone = apart.measured(alone, runtime, self.samples, self.metric, self.subject.macs) if alone else []
+        if runtime is not None and alone:
+            each = apart.stages_alone(self.stages, records, graphs, self._context)
+            report.alone = apart.measured(each, runtime, self.samples, self.metric, self.subject.macs) if each else []
         _sign(graph, resolved, report)
-        return Result(graph, report, resolved)
+        return Result(graph, report, resolved, {i.name: i.shape for i in self.subject.inputs})
 
     def _verdict(self, graph: Graph) -> Verdict | None:
         """Judge by the budget, if there is one; it is an error to miss it."""
@@ -170,7 +203,7 @@ class Optimization:
             return None
         verdict = self.judge.verdict(graph)
         self.warnings += verdict.warnings()
-        if not verdict.met and self.enforced:
+        if not verdict.met and self.enforced and not self.may_miss:
             raise OptimizationError(
                 f"{verdict}; nothing is written (allow more, or a larger `most` of keep-float, or --keep-anyway)"
             )
@@ -200,8 +233,9 @@ class Optimization:
         if subject.small and subject.cannot_run:
             fed = {"cannot_run": subject.cannot_run}
         context = Context(subject.target, inputs=subject.inputs, synthetic=self.samples.synthetic, **fed)
-        if self.judge is not None:
-            context.put(self.judge)
+        for artefact in (self.judge, *self.shared):
+            if artefact is not None:
+                context.put(artefact)
         return context
 
     def _verifier(self, level: Level | None) -> Verify:
@@ -246,7 +280,7 @@ class Optimization:
             },
             inputs=[str(i) for i in subject.inputs],
             data=self.samples.to_dict(),
-            before=subject.figures,
+            before=replace(subject.figures),
             recipe=str(resolved),
             metric=self.metric.name if self.metric is not None else None,
             budget=self._budget(verdict, records) if verdict is not None else None,
@@ -254,7 +288,7 @@ class Optimization:
             warnings=warnings,
             environment={
                 "onnxopt": __version__,
-                "processor": host.processor(),
+                "processor": processor_of(subject.runtime),
                 **host.versions("onnx", "onnxruntime", "numpy", "numba", "openvino"),
             },
         )

@@ -5,11 +5,12 @@ What is broken already is no pass's fault, so the model is run once before anyth
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
-from onnxopt import model_io
+from onnxopt import model_io, registry
 from onnxopt.data import InputSpec
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation import health, measure
@@ -17,6 +18,7 @@ from onnxopt.evaluation.agreement import worst_sqnr
 from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.graph import Array, Graph
 from onnxopt.placement.retarget import is_quantized
+from onnxopt.runtime import host
 from onnxopt.runtime.adapter import Feeds, Runtime, Session, load_runtime
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets import Target
@@ -133,6 +135,16 @@ class Subject:
                 f"the model as given does not run on {self.target.name} ({error}): "
                 "latency is not measured, and outputs are compared with what ONNX Runtime makes of it"
             )
+
+
+def table_of(target: str | Target) -> Target:
+    """A target's table, with the block of channels that this machine likes where it does not say.
+
+    Raises:
+        UsageError: No target has the name.
+    """
+    table = registry.load_target(target) if isinstance(target, str) else target
+    return table if table.alignment else replace(table, alignment=host.channel_block())
 
 
 def _graph_of(model: str | Path | onnx.ModelProto | Graph) -> Graph:

@@ -7,7 +7,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from onnxopt.analysis.channels.selection import nearest_count
 from onnxopt.analysis.compensation.allocation import Curve, allocate, total_damage
 from onnxopt.analysis.compensation.costs import Costs, mac_costs, size_costs
 from onnxopt.analysis.compensation.fast_enough import LatencyBudget, most_that_may_stay
-from onnxopt.analysis.compensation.sensitivity import REMOVED
+from onnxopt.analysis.compensation.sensitivity import REMOVED, Sensitivity
+from onnxopt.analysis.compensation.sharing import Studies
 from onnxopt.analysis.compensation.study import RANKING, Samples, Study
 from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.shapes import RunShapes
@@ -74,6 +76,7 @@ class Chooser:
     ) -> None:
         self._graph, self._context, self._found, self._groups, self._ways = graph, context, found, groups, ways
         self._cost = context.get(Cost)
+        self._studies = context.get(Studies) if context.has(Studies) else Studies()
         self.study: Study | None = None
 
     def choose(self, budget: tuple[str, float] | None, limit: LatencyBudget | None, align: int) -> Choice:
@@ -93,7 +96,7 @@ class Chooser:
         blind = bool(self._ways.cannot_measure) or self._context.synthetic
         even = (budget is not None and budget[0] == "ratio") or ((budget or limit) is not None and blind)
         if not even or self._ways.compensate or self._ways.criterion in RANKING:
-            found = self._open().measure(orders, () if even else REMOVED, criterion=self._ways.criterion)
+            found = self._measured(orders, () if even else REMOVED)
             orders = {name: s.order for name, s in found.items()}
         if even:
             damage = {g.name: _evenly(g) for g in self._groups}
@@ -150,6 +153,17 @@ class Chooser:
         # Of equal scores the first stay.
         return {g.name: np.argsort(-scores[g.name], kind="stable")[::-1] for g in self._groups}
 
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        """What tells the study from those of other models, samples and scopes."""
+        return {
+            "graph": self._graph.digest(),
+            "samples": [s.digest() for s in (self._context.fit, self._context.holdout) if s is not None],
+            "analysis": type(self._found).__name__,
+            "groups": [g.name for g in self._groups],
+            "compensate": self._ways.compensate,
+        }
+
     def _open(self) -> Study:
         context = self._context
         if self._ways.cannot_measure or context.fit is None or context.holdout is None:
@@ -160,8 +174,16 @@ class Chooser:
         if self.study is None:
             samples = Samples(context.fit, context.holdout, context.get(RunShapes).nbytes, self._cost.total_macs)
             names = [g.name for g in self._groups]
-            self.study = Study(self._graph, type(self._found).of, samples, names, compensate=self._ways.compensate)
+            self.study = self._studies.study(
+                self._about,
+                lambda: Study(self._graph, type(self._found).of, samples, names, compensate=self._ways.compensate),
+            )
         return self.study
+
+    def _measured(self, orders: Mapping[str, IntArray], removed: Sequence[float]) -> dict[str, Sensitivity]:
+        study, criterion = self._open(), self._ways.criterion
+        about = {**self._about, "criterion": criterion, "removed": removed, "seed": self._context.seed}
+        return self._studies.measured(about, lambda: study.measure(orders, removed, criterion=criterion))
 
     def _costs(self, kind: str) -> Costs:
         if kind == "macs":

@@ -1,0 +1,66 @@
+"""Which of the candidates to take.
+
+Of those that keep the budget, and all gates:
+
+1. `balanced`, the pick: the fastest.
+2. `safe`: the fastest whose drop keeps the budget by the upper end of its interval, too; where none does, the one
+   whose interval ends lowest.
+3. `small`: the smallest file; of equal ones the faster.
+
+The Pareto front holds the candidates that no other beats both in latency and in what is lost.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from onnxopt.auto.trial import Trial
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What is handed back; two may be the same model."""
+
+    safe: Trial
+    balanced: Trial
+    small: Trial
+
+    def items(self) -> tuple[tuple[str, Trial], ...]:
+        """Name to candidate, the safest first."""
+        return ("safe", self.safe), ("balanced", self.balanced), ("small", self.small)
+
+    def names(self, trial: Trial) -> list[str]:
+        """The names under which a candidate is handed back."""
+        return [name for name, picked in self.items() if picked is trial]
+
+
+def choose(kept: Sequence[Trial]) -> Picks:
+    """Pick from candidates that keep the budget and all gates; at least one."""
+    sure = [trial for trial in kept if trial.surely_keeps]
+    return Picks(
+        safe=min(sure, key=_slowness) if sure else min(kept, key=lambda t: (t.highest_drop, *_slowness(t))),
+        balanced=min(kept, key=_slowness),
+        small=min(kept, key=lambda t: (t.bytes, *_slowness(t))),
+    )
+
+
+def front(trials: Iterable[Trial]) -> list[Trial]:
+    """The Pareto front in latency and drop, the fastest first; of equal candidates the first."""
+    best: list[Trial] = []
+    for trial in sorted(trials, key=lambda t: (t.latency_ms, t.verdict.drop)):
+        if not best or trial.verdict.drop < best[-1].verdict.drop:
+            best.append(trial)
+    return best
+
+
+def distinct(trials: Iterable[Trial]) -> list[Trial]:
+    """One candidate per model and target: the one with the shortest pipeline, in the order given."""
+    found: dict[tuple[str, str], Trial] = {}
+    for trial in trials:
+        same = found.get((trial.digest, trial.target))
+        if same is None or len(trial.passes) < len(same.passes):
+            found[trial.digest, trial.target] = trial
+    return list(found.values())
+
+
+def _slowness(trial: Trial) -> tuple[float, float]:
+    return trial.latency_ms, trial.verdict.drop

@@ -1,0 +1,81 @@
+"""The final comparison: all candidates and the model as given, interleaved in one process."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from onnxopt.auto.bench import Bench
+from onnxopt.auto.store import Store, key_of
+from onnxopt.auto.trial import Trial
+from onnxopt.runtime.latency import Comparison, Latency, Spread, compare
+
+ROUNDS, SECONDS = 40, 60.0
+GIVEN = "as given"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates timed together.
+
+    Attributes:
+        given: Latency of the model as given, in ms, and its spread; on the first of the targets.
+        trials: The candidates with the latencies of this comparison, the fastest first.
+        rounds: How many rounds were timed.
+    """
+
+    given: Spread
+    trials: tuple[Trial, ...]
+    rounds: int
+
+
+def rank(benches: Mapping[str, Bench], trials: Sequence[Trial], store: Store) -> Ranking:
+    """Time candidates against each other; a comparison of the same ones that is kept is not made again.
+
+    Args:
+        benches: Target to bench; the model as given runs on the first.
+        trials: The candidates.
+        store: Has their models.
+    """
+    keys = [benches[t.target].key(t.passes) for t in trials]
+    first = next(iter(benches.values()))
+    kept_under = key_of({"ranking": keys, "given": first.key("")})
+    known = store.get_values(kept_under)
+    if known is None:
+        comparison = _compare(benches, trials, keys, store)
+        known = {"rounds": comparison.rounds, "latencies": [asdict(latency) for latency in comparison.latencies]}
+        store.put_values(kept_under, known)
+    given, *others = (_latency(values) for values in known["latencies"])
+    timed = [_timed(trial, latency) for trial, latency in zip(trials, others, strict=True)]
+    return Ranking(given.milliseconds, tuple(sorted(timed, key=lambda t: t.latency_ms)), known["rounds"])
+
+
+def as_tried(benches: Mapping[str, Bench], trials: Sequence[Trial]) -> Ranking:
+    """The same from what each took when it was tried, where there is no time for a comparison."""
+    first = next(iter(benches.values()))
+    middle = sorted(t.latency_ms * t.speedup for t in trials if t.target == first.target)
+    given = Spread(middle[len(middle) // 2], 0.0)
+    return Ranking(given, tuple(sorted(trials, key=lambda t: given.median / t.speedup)), 0)
+
+
+def _compare(benches: Mapping[str, Bench], trials: Sequence[Trial], keys: Sequence[str], store: Store) -> Comparison:
+    first = next(iter(benches.values()))
+    feeds = first.feeds
+    runs = {GIVEN: partial(first.subject.open(first.runtime).run, feeds)}
+    for trial, key in zip(trials, keys, strict=True):
+        runs[key] = partial(benches[trial.target].runtime.open(store.model(key)).run, feeds)
+    return compare(runs, rounds=ROUNDS, seconds=SECONDS)
+
+
+def _latency(values: Mapping[str, Any]) -> Latency:
+    return Latency(values["name"], Spread(**values["milliseconds"]), Spread(**values["speedup"]))
+
+
+def _timed(trial: Trial, latency: Latency) -> Trial:
+    return replace(
+        trial,
+        latency_ms=latency.milliseconds.median,
+        latency_spread_ms=latency.milliseconds.spread,
+        speedup=latency.speedup.median,
+        spread=latency.speedup.spread,
+    )
