@@ -1,22 +1,23 @@
 """A COCO json as a data set for detectors.
 
-The format is that of https://cocodataset.org/#format-data; outlines are not read, only boxes.
+The format is that of https://cocodataset.org/#format-data.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from onnxopt.data.folder import Role
 from onnxopt.data.pictures import UNLABELLED, Known, Lookup, Picture
-from onnxopt.data.sample import Boxes, Categories
+from onnxopt.data.sample import Array, Boxes, Categories
 from onnxopt.errors import UsageError
 
 
-def list_coco(path: Path) -> tuple[list[Picture], list[str]]:
+def list_coco(path: Path, role: Role = "evaluation") -> tuple[list[Picture], list[str]]:  # noqa: ARG001 - has no splits
     """Return the pictures of a COCO json with their boxes, in the file's order, and notes on those not found.
 
     Raises:
@@ -32,7 +33,7 @@ def list_coco(path: Path) -> tuple[list[Picture], list[str]]:
         raise UsageError(f"{path}: several images have the same id")
     lookup = Lookup(path)
     pictures: list[Picture] = []
-    notes = [] if labels is not None else [f"{path} has no annotations: its pictures are unlabelled"]
+    notes = [f"{path} has no annotations: its pictures are unlabelled"] if labels is None else _stray(content, path)
     for image_id, name in names.items():
         found = lookup.find(name)
         if found is None:
@@ -42,6 +43,13 @@ def list_coco(path: Path) -> tuple[list[Picture], list[str]]:
     if not pictures:
         raise UsageError(f"none of the {len(names)} pictures that {path} names was found; looked in {lookup}")
     return pictures, notes
+
+
+def _stray(content: Mapping[str, Any], path: Path) -> list[str]:
+    """Say how many annotations belong to no picture."""
+    listed = {int(image["id"]) for image in content["images"]}
+    stray = sum(int(annotation["image_id"]) not in listed for annotation in content["annotations"])
+    return [f"{path}: {stray} annotations are of images that it does not list; they are not used"] if stray else []
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -59,31 +67,45 @@ def _labels(content: Mapping[str, Any], path: Path) -> dict[int, Boxes]:
     known = sorted((int(category["id"]), str(category["name"])) for category in content["categories"])
     categories = Categories(tuple(number for number, _ in known), tuple(name for _, name in known))
     position = {number: index for index, number in enumerate(categories.ids)}
-    rows: dict[int, list[tuple[float, ...]]] = defaultdict(list)
+    objects: dict[int, list[_Object]] = defaultdict(list)
     for place, annotation in enumerate(content["annotations"]):
         try:
-            rows[int(annotation["image_id"])].append(_row(annotation, position))
+            objects[int(annotation["image_id"])].append(_object(annotation, position))
         except (KeyError, TypeError, ValueError) as error:
             number = annotation.get("id", place) if isinstance(annotation, dict) else place
             raise UsageError(f"{path}: annotation {number} is broken: {error!r}") from None
     return {
-        image_id: _boxes(image_id, rows.get(image_id, ()), categories)
+        image_id: _boxes(image_id, objects.get(image_id, ()), categories)
         for image_id in (int(image["id"]) for image in content["images"])
     }
 
 
-def _row(annotation: Mapping[str, Any], position: Mapping[int, int]) -> tuple[float, ...]:
-    """Return class, x1, y1, x2, y2, area and crowd of one object."""
+class _Object(NamedTuple):
+    numbers: tuple[float, ...]  # class, x1, y1, x2, y2, area and crowd
+    outline: Any
+    keypoints: Array | None
+
+
+def _object(annotation: Mapping[str, Any], position: Mapping[int, int]) -> _Object:
     left, top, width, height = map(float, annotation["bbox"])
     if not np.isfinite([left, top, width, height]).all() or width < 0 or height < 0:
         raise ValueError(f"bbox {annotation['bbox']}")
     area = float(annotation.get("area", width * height))
     crowd = float(bool(annotation.get("iscrowd", 0)))
-    return position[int(annotation["category_id"])], left, top, left + width, top + height, area, crowd
+    number = position[int(annotation["category_id"])]
+    points = annotation.get("keypoints")
+    return _Object(
+        (number, left, top, left + width, top + height, area, crowd),
+        annotation.get("segmentation") or None,
+        np.asarray(points, np.float64).reshape(-1, 3) if points else None,
+    )
 
 
-def _boxes(image_id: int, rows: Iterable[tuple[float, ...]], categories: Categories) -> Boxes:
-    table = np.asarray(list(rows), np.float64).reshape(-1, 7)
+def _boxes(image_id: int, objects: Sequence[_Object], categories: Categories) -> Boxes:
+    table = np.asarray([each.numbers for each in objects], np.float64).reshape(-1, 7)
+    outlines = [each.outline for each in objects]
+    points = [each.keypoints for each in objects if each.keypoints is not None]
+    pointed = points and len(points) == len(objects) and len({len(each) for each in points}) == 1
     return Boxes(
         image_id=image_id,
         classes=table[:, 0].astype(np.int64),
@@ -91,4 +113,6 @@ def _boxes(image_id: int, rows: Iterable[tuple[float, ...]], categories: Categor
         area=table[:, 5],
         crowd=table[:, 6] > 0,
         categories=categories,
+        outlines=outlines if None not in outlines else None,
+        keypoints=np.stack(points) if pointed else None,
     )

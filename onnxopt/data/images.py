@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,8 @@ class PictureInput:
             return self._crop(picture)
         ratio = min(self.width / picture.width, self.height / picture.height)
         width, height = self.width, self.height
+        if kind == "line":
+            width = min(self.width, max(1, ceil(picture.width * self.height / picture.height)))
         if kind == "letterbox":
             width = min(self.width, max(1, round(picture.width * ratio)))
             height = min(self.height, max(1, round(picture.height * ratio)))
@@ -98,7 +101,7 @@ class PictureInput:
         scale = (width / picture.width, height / picture.height)
         if (width, height) == (self.width, self.height):
             return resized, scale, (0.0, 0.0)
-        centered = self.preprocess.align == "center"
+        centered = self.preprocess.align == "center" and kind == "letterbox"
         left = (self.width - width) // 2 if centered else 0
         top = (self.height - height) // 2 if centered else 0
         # Made of bands, because a tuple is a colour to some modes only.

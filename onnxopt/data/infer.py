@@ -2,7 +2,8 @@
 
 1. Ultralytics exports carry `stride`, `names`, `imgsz` and `task`. Detectors of all kinds are letterboxed;
    RT-DETR, which they also export, was trained on stretched pictures; classifiers see an unnormalized crop.
-2. Anything else is not guessed.
+2. PP-OCR's recognizers carry their `character`s.
+3. Anything else is not guessed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ def infer_preprocess(metadata: Mapping[str, str], inputs: Sequence[InputSpec]) -
     """
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].dtype.kind != "f":
         return None
+    if "character" in metadata:
+        return PRESETS["ppocr"], "the model's metadata lists characters, as that of PP-OCR's recognizers does"
     if not metadata.keys() >= ULTRALYTICS_KEYS:
         return None
     task = metadata["task"]

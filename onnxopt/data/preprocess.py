@@ -16,7 +16,7 @@ from typing import Any
 from onnxopt.errors import UsageError, nearest
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "resize": ("crop", "letterbox", "stretch"),
+    "resize": ("crop", "letterbox", "line", "stretch"),
     "align": ("center", "topleft"),
     "color": ("rgb", "bgr", "gray"),
     "filter": ("bilinear", "bicubic", "linear"),
@@ -29,7 +29,8 @@ class Preprocess:
 
     Attributes:
         resize: `crop`: shorter side to input size / `crop`, then the centre; `letterbox`: the whole picture,
-            padded; `stretch`: to the input size, whatever the aspect ratio.
+            padded; `line`: to the input's height and at most its width, padded on the right, for lines of text;
+            `stretch`: to the input size, whatever the aspect ratio.
         crop: Share of the shorter side that a centre crop keeps; 0.875 is the usual 224 of 256.
         align: Where a letterboxed picture lies: `center` or `topleft`.
         pad: Value of the padding, 0..255.
@@ -97,6 +98,7 @@ class Preprocess:
 
 PRESETS: Mapping[str, Preprocess] = {
     "imagenet": Preprocess(resize="crop", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "ppocr": Preprocess(resize="line", color="bgr", pad=128, mean=(0.5,), std=(0.5,), filter="linear"),
     "yolo": Preprocess(resize="letterbox", filter="linear"),
     "yolox": Preprocess(resize="letterbox", align="topleft", color="bgr", scale=1.0, filter="linear"),
 }

@@ -1,7 +1,7 @@
 """What a data set is made of: the inputs a model wants, one sample for them, and what is known about it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -102,11 +102,16 @@ class Boxes:
         return len(self.classes)
 
     @classmethod
-    def from_corners(cls, image_id: int, classes: Array, xyxy: Array, categories: Categories) -> "Boxes":
-        """Return boxes without outlines or crowds: the area is that of the box."""
+    def from_corners(cls, image_id: int, classes: Array, xyxy: Array, categories: Categories, **more: Any) -> "Boxes":
+        """Return objects none of which is a crowd, the area being that of the box; `more`: outlines, keypoints."""
         xyxy = np.asarray(xyxy, np.float64).reshape(-1, 4)
         area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
-        return cls(image_id, np.asarray(classes, np.int64), xyxy, area, np.zeros(len(xyxy), np.bool_), categories)
+        crowd = np.zeros(len(xyxy), np.bool_)
+        return cls(image_id, np.asarray(classes, np.int64), xyxy, area, crowd, categories, **more)
+
+    def with_area(self, area: Array) -> "Boxes":
+        """Return the same objects with other areas, float64[n]."""
+        return replace(self, area=area)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,17 @@
-"""`open_dataset`: from what the user gave as `--data` to a data set."""
+"""`open_dataset`: from what the user gave as `--data` to a data set.
 
+Kinds of sources are entry points of the group `onnxopt.data`: functions that take what stands behind the colon of
+`NAME:PLACE`, as a path, and the role, and return the pictures and notes on what was guessed. The built-in ones are
+also found by what a path looks like.
+"""
+
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from onnxopt import plugins
 from onnxopt.data.arrays import open_npy_folder, open_npz
 from onnxopt.data.coco import list_coco
 from onnxopt.data.dataset import Dataset, Source
@@ -20,9 +27,11 @@ from onnxopt.data.table import list_table
 from onnxopt.data.ultralytics import list_ultralytics
 from onnxopt.errors import UsageError
 
+DATA = "onnxopt.data"
 Listing: TypeAlias = Callable[[Path, Role], tuple[list[Picture], list[str]]]
+_NAMED = re.compile(r"(?P<name>[a-z][a-z0-9-]+):(?P<place>.+)")
 FORMS = (
-    "a folder of pictures, an Ultralytics data.yaml, a COCO .json, a .csv of file,label, "
+    "a folder of pictures, an Ultralytics data.yaml, a COCO .json, a .csv of file,label or file,text, "
     "a .npz, a folder of .npy, or module:function"
 )
 
@@ -61,10 +70,15 @@ def open_dataset(
         feeds, notes = open_iterable(source, inputs, samples, "the iterable given as data")
         return _ready_made(feeds, f"an iterable (at most {feeds.limit} samples)", notes, asked)
     path = Path(source)
-    if not path.exists() and is_symbol(str(source)):
+    named = None if path.exists() else _named(str(source))
+    if named is None and not path.exists() and is_symbol(str(source)):
         feeds = open_function(str(source), inputs, samples)
         return _ready_made(feeds, f"{source} (at most {feeds.limit} samples)", [], asked)
-    dataset = _open_path(path, inputs, role, asked, metadata or {})
+    if named is not None:
+        listing, place = named
+        dataset = _open_pictures(listing, place, inputs, role, asked, metadata or {})
+    else:
+        dataset = _open_path(path, inputs, role, asked, metadata or {})
     chosen = dataset if samples is None else dataset.take(samples)
     with closing(iter(chosen)) as reader:
         next(reader)  # a set of which nothing can be read is refused before the work starts
@@ -90,10 +104,7 @@ def _open_path(
     if listing is None and is_picture(path.name):
         listing = _one_picture
     if listing is not None:
-        picture_input, remarks = _picture_input(path, inputs, preprocess, metadata)
-        pictures, notes = listing(path, role)
-        source = PictureSource(pictures, picture_input)
-        return Dataset(source, f"{len(pictures)} pictures of {path}", (*remarks, *notes), picture_input.preprocess)
+        return _open_pictures(listing, path, inputs, role, preprocess, metadata)
     if path.is_dir():
         arrays, notes = open_npy_folder(path, inputs)
     elif path.suffix.lower() == ".npz":
@@ -101,6 +112,30 @@ def _open_path(
     else:
         raise UsageError(f"{path} is not a kind of data that is known; give {FORMS}")
     return _ready_made(arrays, f"arrays in {path}", notes, preprocess)
+
+
+def _open_pictures(
+    listing: Listing,
+    path: Path,
+    inputs: Sequence[InputSpec],
+    role: Role,
+    preprocess: Preprocess | None,
+    metadata: Mapping[str, str],
+) -> Dataset:
+    picture_input, remarks = _picture_input(path, inputs, preprocess, metadata)
+    pictures, notes = listing(path, role)
+    if not pictures:
+        raise UsageError(f"{path} holds no pictures")
+    source = PictureSource(pictures, picture_input)
+    return Dataset(source, f"{len(pictures)} pictures of {path}", (*remarks, *notes), picture_input.preprocess)
+
+
+def _named(text: str) -> tuple[Listing, Path] | None:
+    """Return the installed kind of source that `NAME:PLACE` asks for, and the place; None if there is none."""
+    match = _NAMED.fullmatch(text)
+    if match is None or match["name"] not in plugins.names(DATA):
+        return None
+    return plugins.load(DATA, match["name"], "kind of data"), Path(match["place"])
 
 
 def _ready_made(source: Source, description: str, notes: list[str], preprocess: Preprocess | None) -> Dataset:
@@ -144,6 +179,6 @@ def _one_picture(path: Path, role: Role) -> tuple[list[Picture], list[str]]:  # 
 LISTINGS: Mapping[str, Listing] = {
     ".yaml": list_ultralytics,
     ".yml": list_ultralytics,
-    ".json": lambda path, _: list_coco(path),
-    ".csv": lambda path, _: list_table(path),
+    ".json": list_coco,
+    ".csv": list_table,
 }

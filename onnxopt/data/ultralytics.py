@@ -2,23 +2,23 @@
 
 Format: https://docs.ultralytics.com/datasets/detect. `train` and `val` are a folder, a `.txt` that lists pictures,
 or a list of these, relative to `path`, which is relative to the yaml. Labels lie in `labels/` where pictures lie
-in `images/`, otherwise beside them; each line is a class and a centred box, or a class and an outline, in shares
-of the picture's size. Calibration reads `train` and never `val`; evaluation reads `val`.
+in `images/`, otherwise beside them; see `label_file`. Calibration reads `train` and never `val`; evaluation reads
+`val`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from onnxopt.data.folder import Role
+from onnxopt.data.label_file import LabelFile
 from onnxopt.data.pictures import Picture, is_picture, pictures_below
-from onnxopt.data.sample import Array, Boxes, Categories, ImageInfo
+from onnxopt.data.sample import Categories
 from onnxopt.errors import UsageError
 
+NO_LABELS = frozenset({"classes.txt", "train.txt", "val.txt", "test.txt"})  # of labelling tools, and of splits
 SPLITS: Mapping[Role, str] = {"calibration": "train", "evaluation": "val"}
 
 
@@ -42,64 +42,42 @@ def list_ultralytics(path: Path, role: Role) -> tuple[list[Picture], list[str]]:
     if not any(file.is_file() for file in files):
         remarks.append(f"no labels were found for {split} of {path} (looked for {files[0]} and so on)")
         return [Picture(picture) for picture in paths], remarks
-    keypoints = "kpt_shape" in content
+    remarks += _unpaired(paths, files)
+    keypoints = _keypoint_shape(content, path)
     labelled = zip(paths, files, strict=True)
     return [
-        Picture(picture, BoxFile(file, number, categories, keypoints))
+        Picture(picture, LabelFile(file, number, categories, keypoints))
         for number, (picture, file) in enumerate(labelled, 1)
     ], remarks
 
 
-@dataclass(frozen=True)
-class BoxFile:
-    """A label file of Ultralytics' format; a missing one means a picture without objects."""
+def _unpaired(pictures: Sequence[Path], files: Sequence[Path]) -> list[str]:
+    """Say which pictures have no labels, and which labels no picture."""
+    remarks = []
+    bare = [picture for picture, file in zip(pictures, files, strict=True) if not file.is_file()]
+    if bare:
+        remarks.append(
+            f"{len(bare)} of {len(pictures)} pictures have no label file, {bare[0]} being the first: "
+            "they are taken to show no objects"
+        )
+    known = set(files)
+    beside = sorted({file.parent for file in files})
+    stray = [file for folder in beside for file in sorted(folder.glob("*.txt")) if file not in known]
+    stray = [file for file in stray if file.name not in NO_LABELS]
+    if stray:
+        remarks.append(f"{len(stray)} label files have no picture, {stray[0]} being the first: they are not used")
+    return remarks
 
-    path: Path
-    image_id: int
-    categories: Categories
-    keypoints: bool = False
 
-    def read(self, image: ImageInfo) -> Boxes:
-        """Return the boxes in pixels of the picture.
-
-        Raises:
-            UsageError: A line cannot be read, or its class is not among the names.
-        """
-        try:
-            text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the labels {self.path} cannot be read: {error}") from None
-        classes: list[int] = []
-        corners: list[Array] = []
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                values = np.asarray([float(value) for value in line.split()])
-                corners.append(self._corners(values[1:]))
-                classes.append(self._class(values[0]))
-            except ValueError as error:
-                raise UsageError(f"labels {self.path}, line {number}: {error}") from None
-        size = np.asarray([image.width, image.height] * 2)
-        xyxy = np.asarray(corners, np.float64).reshape(-1, 4) * size
-        return Boxes.from_corners(self.image_id, np.asarray(classes), xyxy, self.categories)
-
-    def _class(self, value: float) -> int:
-        if value not in self.categories.ids:
-            raise ValueError(f"class {value:g} is not among the {len(self.categories.ids)} names of the yaml")
-        return self.categories.ids.index(int(value))
-
-    def _corners(self, values: Array) -> Array:
-        """Return x1, y1, x2, y2 as shares of the picture."""
-        if not np.isfinite(values).all():
-            raise ValueError("not a number")
-        if len(values) == 4 or (self.keypoints and len(values) > 4):
-            x, y, width, height = values[:4]
-            return np.asarray([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
-        if len(values) < 6 or len(values) % 2:
-            raise ValueError(f"{len(values)} numbers after the class, where a box has 4 and an outline 6, 8, …")
-        outline = values.reshape(-1, 2)
-        return np.concatenate([outline.min(axis=0), outline.max(axis=0)])
+def _keypoint_shape(content: Mapping[str, Any], path: Path) -> tuple[int, int] | None:
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return None
+    if not (isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, int) and n > 0 for n in shape)):
+        raise UsageError(f"{path}: 'kpt_shape' should be how many keypoints there are and 2 or 3, as in [17, 3]")
+    if shape[1] not in {2, 3}:
+        raise UsageError(f"{path}: 'kpt_shape' {shape} should end in 2 (x, y) or 3 (and visibility)")
+    return shape[0], shape[1]
 
 
 def _load(path: Path) -> dict[str, Any]:

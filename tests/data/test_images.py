@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxopt.data import InputSpec, parse_preprocess
+from onnxopt.data import InputSpec, Preprocess, parse_preprocess
 from onnxopt.data.images import PictureInput, decode
 from onnxopt.errors import UsageError
 
@@ -138,3 +138,16 @@ def test_pictures_are_turned_upright(tmp_path, draw):
     exif[0x0112] = 6  # to be turned by 90 degrees
     Image.open(draw(tmp_path / "a.png", width=20, height=10)).save(tmp_path / "b.png", exif=exif)
     assert decode(tmp_path / "b.png").size == (10, 20)
+
+
+def test_a_line_of_text_has_the_inputs_height_and_lies_on_the_left(tmp_path):
+    Image.new("RGB", (40, 10), (255, 255, 255)).save(tmp_path / "a.png")
+    spec = InputSpec("x", (1, 3, 20, 100), np.dtype(np.float32))
+    tensor, image = PictureInput(spec, Preprocess(resize="line", scale=1, pad=9)).load(tmp_path / "a.png")
+    assert (tensor[..., :80] == 255).all()
+    assert (tensor[..., 80:] == 9).all()
+    assert (image.scale, image.offset) == ((2, 2), (0, 0))
+    narrow = InputSpec("x", (1, 3, 20, 50), np.dtype(np.float32))
+    tensor, image = PictureInput(narrow, Preprocess(resize="line", scale=1, pad=9)).load(tmp_path / "a.png")
+    assert (tensor == 255).all()
+    assert image.scale == (1.25, 2)

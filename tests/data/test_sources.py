@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxopt.data import Boxes, InputSpec, open_dataset
+from onnxopt.data.sources import DATA
 from onnxopt.errors import UsageError
 
 ULTRALYTICS = {"stride": "32", "names": "{0: 'a'}", "imgsz": "[8, 8]", "task": "detect"}
@@ -87,7 +88,7 @@ class TestTable:
             ("a.png,1\n", "no header line with the columns file,label"),
             ("", "no header line"),
             ("file,label\n", "names no pictures"),
-            ("file,label\na.png,cat\n", "line 2: the label 'cat' is not a class number"),
+            ("file,label\na.png,1\na.png,cat\n", "line 3: the label 'cat' is not a class number"),
             ("file,label\na.png,-1\n", "line 2: the class number -1 is negative"),
             ("file,label\na.png\n", "line 2: 1 columns where the header has 2"),
             ("file,label\nb.png,1\n", "none of the 1 pictures .* was found; looked in .*images"),
@@ -109,6 +110,19 @@ def coco(**changes):
         ],
     }
     return json.dumps({**content, **changes})
+
+
+class TestTexts:
+    @pytest.mark.parametrize("column", ["label", "text"])
+    def test_a_column_of_words_is_text(self, tmp_path, draw, rgb_input, column):
+        for name in ("a", "b", "c"):
+            draw(tmp_path / f"{name}.png")
+        path = write(tmp_path / "t.csv", f'file,{column}\na.png,cat\nb.png,"1,5"\nc.png,7\n')
+        assert labels(opened(path, rgb_input)) == ["cat", "1,5", "7"]
+
+    def test_a_column_text_may_hold_numbers_alone(self, tmp_path, draw, rgb_input):
+        draw(tmp_path / "a.png")
+        assert labels(opened(write(tmp_path / "t.csv", "file,text\na.png,007\n"), rgb_input)) == ["007"]
 
 
 class TestCoco:
@@ -147,6 +161,48 @@ class TestCoco:
         draw(tmp_path / "a.png")
         with pytest.raises(UsageError, match=message):
             opened(write(tmp_path / "val.json", text), rgb_input)
+
+
+class TestCocoShapes:
+    def test_outlines_keypoints_and_strays(self, tmp_path, draw, rgb_input):
+        draw(tmp_path / "a.png")
+        outline = [[0, 0, 4, 0, 4, 4]]
+        person = {"id": 1, "image_id": 5, "category_id": 3, "bbox": [0, 0, 4, 4], "segmentation": outline}
+        stray = {"id": 2, "image_id": 77, "category_id": 3, "bbox": [0, 0, 1, 1]}
+        content = coco(
+            images=[{"id": 5, "file_name": "a.png"}], annotations=[person | {"keypoints": [1, 2, 2, 3, 4, 0]}, stray]
+        )
+        dataset = opened(write(tmp_path / "val.json", content), rgb_input)
+        (boxes,) = labels(dataset)
+        assert boxes.outlines == [outline]
+        assert boxes.keypoints.tolist() == [[[1, 2, 2], [3, 4, 0]]]
+        assert any("1 annotations are of images that it does not list" in note for note in dataset.notes)
+
+    def test_where_one_lacks_them_there_are_none(self, tmp_path, draw, rgb_input):
+        draw(tmp_path / "b.png")
+        (boxes,) = labels(opened(write(tmp_path / "val.json", coco()), rgb_input))
+        assert boxes.outlines is None
+        assert boxes.keypoints is None
+
+
+class TestInstalled:
+    def test_a_kind_by_name(self, tmp_path, draw, rgb_input, distribute):
+        module = """
+from onnxopt.data.pictures import Known, Picture
+
+def listed(place, role):
+    return [Picture(place / "a.png", Known(role))], ["found by a plug-in"]
+"""
+        distribute("shelf", {DATA: {"shelf": "shelf_data:listed"}}, shelf_data=module)
+        draw(tmp_path / "a.png")
+        dataset = opened(f"shelf:{tmp_path}", rgb_input)
+        assert labels(dataset) == ["evaluation"]
+        assert "found by a plug-in" in dataset.notes
+
+    def test_built_in_kinds_for_files_with_other_endings(self, tmp_path, draw, rgb_input):
+        draw(tmp_path / "a.png")
+        write(tmp_path / "list.tbl", "file,label\na.png,4\n")
+        assert labels(opened(f"csv:{tmp_path / 'list.tbl'}", rgb_input)) == [4]
 
 
 class TestUltralytics:
@@ -200,10 +256,19 @@ class TestUltralytics:
         assert labels(dataset) == [None, None]
         assert any("no labels were found" in note for note in dataset.notes)
 
-    def test_keypoints_after_the_box_are_left_out(self, root, rgb_input):
-        write(root / "labels" / "val" / "val.txt", "0 0.5 0.5 0.2 0.4 " + "0.1 0.1 2 " * 2)
-        text = "val: images/val\nnames: [a]\nkpt_shape: [2, 3]"
-        np.testing.assert_allclose(labels(opened(self.yaml(root, text), rgb_input))[0].xyxy, [[8, 3, 12, 7]])
+    def test_pictures_and_labels_that_lack_each_other_are_said(self, root, draw, rgb_input):
+        draw(root / "images" / "val" / "background.png")
+        write(root / "labels" / "val" / "lost.txt", "0 0.5 0.5 0.2 0.4")
+        write(root / "labels" / "val" / "classes.txt", "a\nb\n")
+        notes = " ".join(opened(self.yaml(root), rgb_input).notes)
+        assert "1 of 2 pictures have no label file" in notes
+        assert "1 label files have no picture, " in notes
+        assert "lost.txt being the first" in notes
+
+    def test_the_shape_of_keypoints_is_checked(self, root, rgb_input):
+        for shape, message in (("7", "as in \\[17, 3\\]"), ("[2, 4]", "should end in 2")):
+            with pytest.raises(UsageError, match=message):
+                opened(self.yaml(root, f"val: images/val\nnames: [a]\nkpt_shape: {shape}"), rgb_input)
 
     def test_equal_splits_are_said(self, root, rgb_input):
         text = "train: images/val\nval: images/val\nnames: [a, b]"
@@ -250,7 +315,7 @@ class TestOpening:
 
     def test_or_asked_for(self, tmp_path, draw, rgb_input):
         draw(tmp_path / "a.png")
-        with pytest.raises(UsageError, match="say --preprocess with one of imagenet, yolo, yolox"):
+        with pytest.raises(UsageError, match="say --preprocess with one of imagenet, ppocr, yolo, yolox"):
             opened(tmp_path, rgb_input, preprocess=None)
 
     def test_settings_as_a_recipe_has_them(self, tmp_path, draw, rgb_input):

@@ -29,7 +29,7 @@ class KeypointPrecision(MeanAveragePrecision):
 
     def labelled(self, truth: Boxes) -> bool:
         """Tell whether there are keypoints."""
-        return truth.keypoints is not None
+        return truth.keypoints is not None or not len(truth)
 
     def present(self, found: Detections) -> bool:
         """Tell whether the model gives keypoints."""

@@ -26,7 +26,7 @@ class MaskPrecision(MeanAveragePrecision):
 
     def labelled(self, truth: Boxes) -> bool:
         """Tell whether there are outlines."""
-        return truth.outlines is not None
+        return truth.outlines is not None or not len(truth)
 
     def present(self, found: Detections) -> bool:
         """Tell whether the model gives masks."""

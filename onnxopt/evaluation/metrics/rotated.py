@@ -27,7 +27,8 @@ class RotatedPrecision(MeanAveragePrecision):
 
     def labelled(self, truth: Boxes) -> bool:
         """Tell whether there are outlines, each a single one."""
-        return truth.outlines is not None and all(isinstance(o, list) and len(o) == 1 for o in truth.outlines)
+        outlines = truth.outlines if len(truth) else ()
+        return outlines is not None and all(isinstance(one, list) and len(one) == 1 for one in outlines)
 
     def present(self, found: Detections) -> bool:
         """Tell whether the model gives rotated boxes."""
