@@ -239,7 +239,7 @@ def write_text(path: str | Path, text: str) -> None:
     """
     file = Path(path)
     try:
-        _write_whole({file: lambda stream: stream.write(text.encode())})
+        write_whole({file: lambda stream: stream.write(text.encode())})
     except OSError as error:
         raise UsageError(f"{file}: cannot be written ({error.strerror})") from None
 
@@ -264,10 +264,10 @@ def save(graph: Graph, path: str | Path, *, external: bool | None = None) -> lis
         external = graph.nbytes() + sum(int(c._values.nbytes) for c in graph.unused_initializers) > PROTOBUF_LIMIT  # noqa: SLF001
     try:
         if not external:
-            _write_whole({file: lambda stream: stream.write(model.SerializeToString(deterministic=True))})
+            write_whole({file: lambda stream: stream.write(model.SerializeToString(deterministic=True))})
             return [file]
         data = file.with_name(file.name + ".data")
-        _write_whole(
+        write_whole(
             {
                 data: lambda stream: _externalise(model, data.name, stream),
                 file: lambda stream: stream.write(model.SerializeToString(deterministic=True)),
@@ -292,8 +292,15 @@ def _externalise(model: onnx.ModelProto, location: str, stream: IO[bytes]) -> No
             tensor.external_data.add(key=key, value=value)
 
 
-def _write_whole(files: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
-    """Write files, all or none: none gets its name before all are on the disk."""
+def write_whole(files: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
+    """Write files, all or none: none gets its name before all are on the disk.
+
+    Args:
+        files: Place to what writes the content into a stream.
+
+    Raises:
+        OSError: A folder cannot be written, or the disk is full.
+    """
     mine: list[Path] = []
     try:
         temporaries = []

@@ -46,6 +46,7 @@ def bench(
     """
     from onnxopt.model_io import load
     from onnxopt.runtime import latency
+    from onnxopt.runtime.adapter import processor_of
 
     loaded = {name: load(file) for name, file in zip(_names(models), models, strict=True)}
     runtime = _runtime(chosen_target(target, device, ssh_options))
@@ -59,7 +60,8 @@ def bench(
     else:
         click.echo(_text(timed))
         click.echo(
-            f"{timed.rounds} interleaved rounds, {threads} threads, {runtime.version}, {_processor(runtime)}", err=True
+            f"{timed.rounds} interleaved rounds, {threads} threads, {runtime.version}, {processor_of(runtime)}",
+            err=True,
         )
 
 
@@ -93,6 +95,8 @@ def _run(runtime: "Runtime", file: Path, graph: "Graph", shapes: Sequence[str], 
 
 
 def _document(timed: "Comparison", runtime: "Runtime", device: str | None, threads: int) -> dict[str, Any]:
+    from onnxopt.runtime.adapter import processor_of
+
     models = [
         {
             "model": latency.name,
@@ -106,18 +110,11 @@ def _document(timed: "Comparison", runtime: "Runtime", device: str | None, threa
     return {
         "device": device,
         "runtime": runtime.version,
-        "processor": _processor(runtime),
+        "processor": processor_of(runtime),
         "threads": threads,
         "rounds": timed.rounds,
         "models": models,
     }
-
-
-def _processor(runtime: "Runtime") -> str:
-    """Of the machine that the runtime is on."""
-    from onnxopt.runtime import host
-
-    return str(getattr(runtime, "processor", "")) or host.processor()
 
 
 def _text(timed: "Comparison") -> str:

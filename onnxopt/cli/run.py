@@ -1,15 +1,19 @@
 """`onnxopt run MODEL`: the main job."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxopt.cli.options import chosen_target, device_options
+
 if TYPE_CHECKING:
     from onnxopt.api import Result
     from onnxopt.manager import Observer
+    from onnxopt.targets import Target
 
 EPILOG = """Exit codes: 0 done (a stage that did not pay is undone and said), 1 a pass or a check failed, 2 bad usage or
 input, 3 a gate of --require was missed. The table goes to stderr."""
@@ -45,7 +49,13 @@ input, 3 a gate of --require was missed. The table goes to stderr."""
 @click.option("--preprocess", metavar="SPEC", help="imagenet, yolo, yolox, or spelled out; default: from metadata.")
 @click.option("--samples", type=click.IntRange(min=1), help="Use at most so many calibration samples; default 128.")
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME:1x3x640x640", help="Size of a dynamic input.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL with the ending .opt.onnx.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Ends in .onnx, .xml (OpenVINO), .ort or .engine (TensorRT); default: MODEL with the ending .opt.onnx.",
+)
+@device_options
 @click.option("--force", is_flag=True, help="Replace the output file even if onnxopt did not write it.")
 @click.option("--keep-anyway", is_flag=True, help="Undo nothing and write whatever comes out.")
 @click.option(
@@ -61,6 +71,7 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
 
     With no other option: target ort, output MODEL.opt.onnx, calibration on synthetic pictures with a warning.
     """
+    from onnxopt import formats
     from onnxopt.api import optimize
     from onnxopt.evaluation.inputs import parse_input_shapes
     from onnxopt.model_io import load
@@ -77,12 +88,15 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
     if options["calibration_table"] is not None:
         _check_table(options["calibration_table"], (model, output, options["report"]))
     _check_weights(model, [output, options["report"]])
+    passes = _passes(options["passes"], options["high_precision"])
+    target = _target(options)
+    formats.check(output, target)
     shapes = parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None
     result = optimize(
         model,
-        _passes(options["passes"], options["high_precision"]),
+        passes,
         recipe=options["recipe"],
-        target=options["target"],
+        target=target,
         data=options["data"],
         eval_data=options["eval_data"],
         metric=options["metric"],
@@ -103,6 +117,14 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
         _write(result, output)
     if options["report"] is not None:
         _write_report(result, options["report"])
+
+
+def _target(options: dict[str, Any]) -> "Target":
+    """What the command line says, else the recipe, else `ort`; on a device where one is given."""
+    from onnxopt.recipe import load_recipe
+
+    said = load_recipe(options["recipe"]).target if options["recipe"] is not None else None
+    return chosen_target(options["target"] or said or "ort", options["device"], options["ssh_options"])
 
 
 def _passes(text: str | None, high_precision: str | None) -> str | None:
@@ -141,14 +163,16 @@ def _check_output(model: Path, output: Path, *, force: bool) -> None:
         UsageError: The output is the input, a folder, a file of somebody else's, or in a folder that is not writable.
     """
     from onnxopt.errors import UsageError
+    from onnxopt.formats import files_of, is_ours
 
     if output.exists() and model.exists() and output.samefile(model):
         raise UsageError(f"{output} is the input model, which is never changed; give another place with -o")
     _check_place(output, "-o")
-    if output.exists() and not force and not _ours(output):
-        raise UsageError(
-            f"{output} is there already and onnxopt did not write it; give --force or another place with -o"
-        )
+    for file in files_of(output):
+        if file.exists() and not force and not is_ours(file):
+            raise UsageError(
+                f"{file} is there already and onnxopt did not write it; give --force or another place with -o"
+            )
 
 
 def _check_weights(model: Path, places: list[Path | None]) -> None:
@@ -214,16 +238,6 @@ def _check_place(file: Path, option: str) -> None:
         raise UsageError(f"the folder {folder} is not writable; give another place with {option}")
 
 
-def _ours(file: Path) -> bool:
-    from onnxopt.errors import UsageError
-    from onnxopt.model_io import read_metadata
-
-    try:
-        return "onnxopt.version" in read_metadata(file)
-    except UsageError:
-        return False
-
-
 def _observers(dump: Path | None, output: Path) -> "list[Observer]":
     from onnxopt.observers.dump import Dump
     from onnxopt.observers.progress import Progress
@@ -236,9 +250,15 @@ def _observers(dump: Path | None, output: Path) -> "list[Observer]":
 
 
 def _write(result: "Result", output: Path) -> None:
+    from onnxopt.formats import trtexec_line
+
     files = result.save(output)
     result.report.model["output"] = [str(f) for f in files]
     click.echo(f"wrote {', '.join(str(f) for f in files)}", err=True)
+    if result.recipe.target == "tensorrt" and output.suffix != ".engine":
+        line = shlex.join(trtexec_line(output, result.graph, result.shapes))
+        result.report.model["trtexec"] = line
+        click.echo(f"build an engine where it is to run:\n  {line}", err=True)
 
 
 def _write_report(result: "Result", file: Path) -> None:

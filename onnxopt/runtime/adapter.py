@@ -59,6 +59,11 @@ def prepared(session: Session, feeds: Feeds) -> Callable[[], object]:
     return prepare(feeds) if prepare is not None else partial(session.run, feeds)
 
 
+def processor_of(runtime: Runtime | None) -> str:
+    """Name of the processor that a runtime runs on: that of this machine, if it is not on a device."""
+    return str(getattr(runtime, "processor", "")) or host.processor()
+
+
 def load_runtime(target: Target) -> Runtime | None:
     """The target's runtime, or None where it cannot run on this machine, or not as on those the target is for.
 
