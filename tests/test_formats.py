@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxopt import formats, load, optimize
@@ -10,6 +11,7 @@ from onnxopt.errors import UsageError
 from onnxopt.evaluation.agreement import worst_sqnr
 from onnxopt.registry import load_target
 from onnxopt.runtime.ort import OrtRuntime, OrtSession
+from onnxopt.runtime.runner import OnnxRuntimeModel
 from onnxopt.testing import parse_graph, random_feeds
 
 TESTDATA = Path(__file__).parents[1] / "testdata"
@@ -19,6 +21,8 @@ NET = """(float[N,3,8,8] image) => (float[N,8,8,8] y) <float[8,3,3,3] w, float[8
     a = Conv <pads = [1, 1, 1, 1]> (image, w, b)
     y = Relu (a)
 }"""
+
+WIDE = NET.replace("8", "16").replace("[N,3,16,16]", "[1,16,16,16]").replace("16,3,3,3", "16,16,3,3")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +63,18 @@ def test_the_ir_is_int8_and_whole(result, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.bin", "m.xml"]
 
 
-def test_the_ort_file_keeps_metadata_and_no_vector_width(result, tmp_path):
+def test_the_ort_file_fits_every_vector_width(tmp_path):
+    graph = parse_graph(WIDE)
+    OnnxRuntimeModel(graph.to_proto().SerializeToString(), 1, written=str(tmp_path / "here.onnx"))
+    assert "ReorderOutput" in {n.op_type for n in onnx.load(tmp_path / "here.onnx").graph.node}  # ORT would, here
+    (file,) = formats.save(graph, tmp_path / "m.ort")
+    assert b"ReorderOutput" not in file.read_bytes()
+
+
+def test_the_ort_file_keeps_metadata_and_fusions(result, tmp_path):
     (file,) = result.save(tmp_path / "m.ort")
     content = file.read_bytes()
     assert content[4:8] == b"ORTM"
-    assert b"ReorderInput" not in content
     assert b"QLinearConv" in content
     assert formats.is_ours(file)
 
