@@ -20,8 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from onnxopt import plugins
 from onnxopt.errors import GateMissed, UsageError, nearest
-from onnxopt.evaluation.metrics import BUILT_IN, Metric
+from onnxopt.evaluation.metrics import METRICS, Metric
 from onnxopt.report.run import Measured
 
 EXAMPLE = "map>=-1pt,latency<=20ms,size<=3MB,speedup>=1.5"
@@ -157,17 +158,16 @@ class Outcome:
         }
 
 
-def parse_gates(text: str, *, metrics: Iterable[str] = BUILT_IN) -> tuple[Gate, ...]:
+def parse_gates(text: str) -> tuple[Gate, ...]:
     """Read gates as they are written after `--require`.
 
     Args:
         text: Such as `map>=-1pt,latency<=20ms`.
-        metrics: Names of metrics that a gate may have beside `score`.
 
     Raises:
         UsageError: Not of the form, an unknown name (the nearest is suggested), or a unit or bound that does not fit.
     """
-    known = set(metrics)
+    known = set(plugins.names(METRICS))
     gates = tuple(_gate(part.strip(), known) for part in text.split(",")) if text.strip() else ()
     if not gates:
         raise UsageError(f"--require is empty; write for example '{EXAMPLE}'")

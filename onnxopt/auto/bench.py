@@ -28,7 +28,7 @@ class Question:
         model: File, protobuf or graph.
         data: What to calibrate and fit on.
         eval_data: What to score on; None: the validation split of `data`, else what of it is held out.
-        metric: A metric, or None for agreement with the float model.
+        metric: A metric; None: what suits the labels, and agreement with the float model where there are none.
         max_drop: What may be lost; see `evaluation.budget`.
         preprocess: How pictures become inputs.
         samples: Use at most so many of `data`.
@@ -80,7 +80,7 @@ class Bench:
             question.preprocess,
             question.samples,
         )
-        self.optimization = Optimization(self.subject, [], wanted, may_miss=True)
+        self.optimization = Optimization(self.subject, [], wanted, may_miss=True, choose=True)
         if self.subject.timed_on is None:
             raise UsageError(f"auto ranks by latency on {target.name}, and {self.subject.why_not_measured}")
         self._facts = self._decisive(question)

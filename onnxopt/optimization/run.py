@@ -14,6 +14,7 @@ from onnxopt.calibration.store import TableFile
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation.budget import Budget, Judge, Verdict
+from onnxopt.evaluation.choosing import choose_metric
 from onnxopt.evaluation.metrics import Metric, load_metric
 from onnxopt.evaluation.samples import Samples, open_samples
 from onnxopt.graph import Graph
@@ -100,6 +101,7 @@ class Optimization:
         undo: Undo a stage that made the model slower.
         enforced: Refuse a result that misses the budget, or whose outputs are not finite.
         may_miss: Hand back what misses the budget all the same; the report says so.
+        choose: Take the metric that suits the labels where none is asked for.
 
     Raises:
         UsageError: Something cannot be used, no pass has a use for the table, or a gate could not be judged.
@@ -114,6 +116,7 @@ class Optimization:
         undo: bool = True,
         enforced: bool = True,
         may_miss: bool = False,
+        choose: bool = False,
     ) -> None:
         self.subject, self.stages, self.wanted = subject, list(stages), wanted
         self.undo, self.enforced, self.may_miss = undo, enforced, may_miss
@@ -127,10 +130,7 @@ class Optimization:
         if self.samples.synthetic and any(p.needs_data for stage in self.stages for p in stage.passes):
             self.warnings.append(SYNTHETIC_WARNING if self.table is None else JUDGED_ON_SYNTHETIC)
         subject.try_once(next(iter(self.samples.fit)).feeds)
-        metric = wanted.metric if wanted.metric is not None else gates.named_metric(self.gates)
-        self.metric: Metric | None = None
-        if metric is not None:
-            self.metric = load_metric(metric, metadata=subject.graph.metadata)
+        self.metric = self._metric(suited=choose)
         gates.check_judgeable(
             self.gates, metric=self.metric, cannot_time=subject.why_not_measured, cannot_run=subject.why_not_run
         )
@@ -140,6 +140,15 @@ class Optimization:
         if budget is not None:
             self.judge = Judge(budget, subject.graph, self.samples.evaluation, subject.timed_on, self.metric)
         self.shared: tuple[Any, ...] = ()
+
+    def _metric(self, *, suited: bool) -> Metric | None:
+        """What was asked for, what a gate names, or what suits the labels where a gate or the caller needs a score."""
+        metric, graph = self.wanted.metric, self.subject.graph
+        if metric is None:
+            metric = gates.named_metric(self.gates)
+        if metric is None and (suited or any(gate.is_score for gate in self.gates)) and self.subject.small:
+            metric = choose_metric(graph, self.samples.evaluation)
+        return load_metric(metric, metadata=graph.metadata) if metric is not None else None
 
     def with_stages(self, stages: Sequence[Stage], shared: Iterable[Any] = ()) -> "Optimization":
         """The same request with other stages; nothing is opened, and the float model is not scored, again.

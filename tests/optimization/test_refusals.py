@@ -39,7 +39,7 @@ class Lonely(Pass):
     def run(self, graph: Graph, context: Context) -> bool:
         for node in graph.nodes_of("Relu", "Clip"):
             tensor, readers = node.outputs[0], graph.consumers(node.outputs[0])
-            for _ in range(8):
+            for _ in range(24):
                 tensor = graph.add_node("Tanh", [pair(graph, tensor, 0.05)]).outputs[0]
             graph.replace_uses(node.outputs[0], tensor, readers)
         return True
