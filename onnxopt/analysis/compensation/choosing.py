@@ -103,6 +103,7 @@ class Chooser:
         else:
             damage = {name: s.damage for name, s in found.items()}
             self._context.record.details["sensitivity"] = {n: s.to_dict()["damage"] for n, s in found.items()}
+            self._context.record.details["sizes"] = {g.name: g.size for g in self._groups}
         counts_at = partial(self._counts, align, damage)
         if limit is not None:
             budget = ("macs", self._share_in_time(limit, lambda share: counts_at(("macs", share))))
