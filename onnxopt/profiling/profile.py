@@ -120,6 +120,7 @@ def profile_model(
     original: Graph | None = None,
     feeds: Feeds | None = None,
     runs: int = RUNS,
+    peaks: Peaks | None = None,
 ) -> Profile:
     """Time a model's kernels on the target's runtime, one thread, and tell whose they are.
 
@@ -130,6 +131,7 @@ def profile_model(
         original: The model that it was made from; its layers are shown. None: its own.
         feeds: What to run it on; default: a synthetic picture.
         runs: How often.
+        peaks: Of this machine and runtime, where they are known; None: measured.
 
     Raises:
         UsageError: The target cannot run here, or its runtime does not say how long its kernels take.
@@ -149,7 +151,7 @@ def profile_model(
     whole = latency.compare({graph.source: lambda: session.run(fed)}, rounds=max(5, runs // 2), seconds=5.0)
     middle = whole.latencies[0].milliseconds.median
     kernels, toll = _without_toll(kernels, middle)
-    peaks = measure_peaks(runtime)
+    roofs = peaks or measure_peaks(runtime)
     costs = measure.cost(named, target, inputs)
     return Profile(
         model=graph.source,
@@ -157,8 +159,8 @@ def profile_model(
         runtime=runtime.version,
         latency_ms=middle,
         toll_ms=toll,
-        layers=_layers(named, original or named, kernels, costs, peaks),
-        peaks=peaks,
+        layers=_layers(named, original or named, kernels, costs, roofs),
+        peaks=roofs,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Tone = Literal["", "good", "bad"]
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @dataclass(frozen=True)

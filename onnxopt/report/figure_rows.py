@@ -1,0 +1,106 @@
+"""The figures of two models as rows of a table: before, after, and what that means."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from onnxopt.report.document import TIMES, Row, Tone
+from onnxopt.report.findings import Findings, Resources
+from onnxopt.report.run import Measured, RunReport
+from onnxopt.report.table import bytes_text, count_text
+
+NOT_HERE = "not measurable here"
+NOTICEABLE = 0.01  # a ratio nearer to 1 is neither good nor bad news
+
+
+def figure_rows(report: RunReport, found: Findings) -> Iterator[Row]:
+    """Rows of everything that was measured of both models.
+
+    Args:
+        report: Of the run.
+        found: What was measured for the page alone.
+    """
+    before, after = report.before, report.after or report.before
+    yield from _scores(report, before, after)
+    yield from _agreement(report)
+    yield _latency(report, before, after)
+    yield _smaller("file size", before.bytes, after.bytes, bytes_text)
+    first, second = found.before, found.after
+    if first.compressed_bytes and second.compressed_bytes:
+        yield _smaller("compressed (zlib)", first.compressed_bytes, second.compressed_bytes, bytes_text)
+    yield _smaller("multiply-accumulates", before.macs, after.macs, count_text)
+    yield _smaller("parameters", before.parameters, after.parameters, count_text)
+    yield from _resources(first, second)
+    if after.int8_share is not None:
+        was = "unknown" if before.int8_share is None else f"{before.int8_share:.1%}"
+        yield Row("multiply-accumulates in int8", (was, f"{after.int8_share:.1%}"))
+
+
+def _scores(report: RunReport, before: Measured, after: Measured) -> Iterator[Row]:
+    if report.metric is None or before.score is None or after.score is None:
+        return
+    change = after.score - before.score
+    interval = (report.budget or {}).get("interval") or report.quality.get("drop")
+    note = f"{change:+.4f}"
+    if interval is not None:
+        level, low, high = f"{interval['level']:.0%}", interval["low"], interval["high"]
+        note += f"; the drop lies in {low:.4f} … {high:.4f} ({level} interval)"
+    yield Row(report.metric, (f"{before.score:.4f}", f"{after.score:.4f}"), note, _tone_of_drop(interval))
+
+
+def _tone_of_drop(interval: dict[str, Any] | None) -> Tone:
+    """Bad or good news only where chance does not explain it."""
+    if interval is None or interval["low"] <= 0 <= interval["high"]:
+        return ""
+    return "bad" if interval["low"] > 0 else "good"
+
+
+def _agreement(report: RunReport) -> Iterator[Row]:
+    quality = report.quality
+    for kind, name in (("detections", "detections that agree (F1)"), ("top1", "first classes that agree")):
+        if quality.get(kind) is not None:
+            yield Row(name, ("", f"{quality[kind]:.1%}"), f"on {quality['samples']} inputs")
+    worst = quality.get("worst_sqnr_db")
+    if worst is not None and not math.isnan(worst):
+        yield Row("SQNR of the worst output", ("", "equal" if worst == math.inf else f"{worst:.1f} dB"))
+
+
+def _latency(report: RunReport, before: Measured, after: Measured) -> Row:
+    name = f"latency, {report.target['runtime'] or report.target['name']}"
+    if before.latency_ms is None or after.latency_ms is None or report.speedup is None:
+        return Row(name, ("", ""), f"not measured: {report.target['why_not_measured'] or 'no reason is known'}")
+    cells = [f"{m.latency_ms:.2f} ms ± {m.latency_spread_ms or 0:.2f}" for m in (before, after)]
+    gain, spread = report.speedup["median"], report.speedup["spread"]
+    tone: Tone = "good" if gain - 1 > spread else "bad" if 1 - gain > spread else ""
+    return Row(name, (cells[0], cells[1]), f"{gain:.2f} {TIMES} as fast, ± {spread:.2f}", tone)
+
+
+def _smaller(name: str, before: int, after: int, text: Callable[[int], str]) -> Row:
+    if not before:
+        return Row(name, (text(before), text(after)))
+    ratio = after / before
+    tone: Tone = "" if abs(ratio - 1) < NOTICEABLE else "good" if ratio < 1 else "bad"
+    return Row(name, (text(before), text(after)), f"{ratio:.2f} {TIMES}", tone)
+
+
+def _resources(before: Resources, after: Resources) -> Iterator[Row]:
+    if before == after == Resources():
+        return
+    rows: list[tuple[str, float | None, float | None, Callable[[float], str]]] = [
+        ("peak memory of a process", before.peak_bytes, after.peak_bytes, lambda size: bytes_text(int(size))),
+        ("cold start", before.cold_start_ms, after.cold_start_ms, lambda ms: f"{ms:.0f} ms"),
+        ("energy of one run", before.energy_mj, after.energy_mj, lambda mj: f"{mj:.2f} mJ"),
+    ]
+    for name, first, second, text in rows:
+        cells = tuple("" if value is None else text(value) for value in (first, second))
+        if second is None:
+            yield Row(name, cells, NOT_HERE)
+        elif not first:
+            yield Row(name, cells)
+        else:
+            yield Row(name, cells, f"{second / first:.2f} {TIMES}", _tone(second / first))
+
+
+def _tone(ratio: float) -> Tone:
+    """One measurement each: only a large difference is news."""
+    return "" if abs(ratio - 1) < 10 * NOTICEABLE else "good" if ratio < 1 else "bad"
