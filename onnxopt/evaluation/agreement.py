@@ -109,12 +109,15 @@ class Agreement:
         top1: Share of equal top classes, 0..1; None for models that are no classifiers.
         detections: F1 of the confident detections, 0..1; None for models that are no known detectors, and where
             neither model found anything.
+        parts: The same distances with outputs taken apart whose columns mean different things, such as a detector's
+            boxes and scores.
     """
 
     outputs: dict[str, OutputDistance]
     samples: int
     top1: float | None
     detections: float | None
+    parts: dict[str, OutputDistance] = field(default_factory=dict)
 
     @property
     def worst_sqnr_db(self) -> float:
@@ -135,6 +138,7 @@ class Comparison:
     metadata: Mapping[str, str] = field(default_factory=dict)
     decode: str | None = None
     _outputs: dict[str, DistanceSums] = field(default_factory=dict)
+    _parts: dict[str, DistanceSums] = field(default_factory=dict)
     _samples: int = 0
     _classified: int = 0
     _same_class: int = 0
@@ -155,6 +159,9 @@ class Comparison:
             if name not in other:
                 raise OptimizationError(f"the model to compare has no output '{name}'")
             self._outputs.setdefault(name, DistanceSums()).update(array, other[name])
+        wanted, given = (self._reader.parts(outputs, sample.feeds) for outputs in (reference, other))
+        for name, array in wanted.items():
+            self._parts.setdefault(name, DistanceSums()).update(array, given.get(name, np.zeros(0)))
         self._samples += 1
         decoder = self._reader.decoder(reference, sample.feeds)
         if decoder is None:
@@ -171,6 +178,7 @@ class Comparison:
             samples=self._samples,
             top1=self._same_class / self._classified if self._classified else None,
             detections=2 * self._matches / self._detections if self._detections else None,
+            parts={name: sums.result() for name, sums in self._parts.items()},
         )
 
     def _compare_classes(self, reference: Feeds, other: Feeds) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxopt.data import Array
 from onnxopt.evaluation.evidence import Evidence
 
 LEVEL = 0.95
@@ -19,7 +20,7 @@ WORK = 4 * 10**8  # elements; scores that are costly to compute are resampled le
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a drop probably lies.
+    """Where a drop, or a score, probably lies.
 
     Attributes:
         low: Lower end, in the unit of the score.
@@ -46,12 +47,28 @@ def drop_interval(before: Evidence, after: Evidence, *, sign: float = 1.0, seed:
     Raises:
         ValueError: They are not of equally many pictures.
     """
-    count = before.pictures
-    if count != after.pictures:
-        raise ValueError(f"{count} pictures before and {after.pictures} after cannot be paired")
-    resamples = int(np.clip(WORK // (before.work + after.work), FEWEST_RESAMPLES, RESAMPLES))
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    drops = sign * (before.values(weights) - after.values(weights))
+    if before.pictures != after.pictures:
+        raise ValueError(f"{before.pictures} pictures before and {after.pictures} after cannot be paired")
+    weights = _draws(before.pictures, before.work + after.work, seed)
+    return _middle(sign * (before.values(weights) - after.values(weights)))
+
+
+def score_interval(evidence: Evidence, *, seed: int = 0) -> Interval:
+    """Return the bootstrap interval of a model's own score.
+
+    It says how the score would scatter over other pictures of the same kind; where two models are compared,
+    `drop_interval` is far narrower.
+    """
+    return _middle(evidence.values(_draws(evidence.pictures, evidence.work, seed)))
+
+
+def _draws(pictures: int, work: int, seed: int) -> Array:
+    """How often each picture is drawn, int64[resamples, pictures]."""
+    resamples = int(np.clip(WORK // max(1, work), FEWEST_RESAMPLES, RESAMPLES))
+    return np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
+
+
+def _middle(values: Array) -> Interval:
     tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(drops, [tail, 100 - tail])
-    return Interval(float(low), float(high), resamples)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return Interval(float(low), float(high), len(values))

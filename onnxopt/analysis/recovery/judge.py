@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from onnxopt.data import Sample
-from onnxopt.evaluation.agreement import Comparison, DistanceSums
-from onnxopt.evaluation.decoding import Reader
+from onnxopt.evaluation.agreement import Comparison
 from onnxopt.graph import Graph
 from onnxopt.runtime.ort import OrtSession
 
@@ -55,15 +54,10 @@ def closeness(graph: Graph, reference: Graph, samples: Iterable[Sample], *, thre
         OrtSession(reference.to_proto(), threads=threads),
         OrtSession(graph.to_proto(), threads=threads, optimized=False),
     )
-    sums: dict[str, DistanceSums] = {}
     answers = Comparison(reference.metadata)
-    reader = Reader(reference.metadata)
     for sample in samples:
         wanted, given = (session.run(sample.feeds) for session in sessions)
         answers.update(wanted, given, sample)
-        first, second = (reader.parts(outputs, sample.feeds) for outputs in (wanted, given))
-        for name, values in first.items():
-            sums.setdefault(name, DistanceSums()).update(values, second[name])
     agreement = answers.result()
     share = agreement.detections if agreement.detections is not None else agreement.top1
-    return Closeness({name: each.result().sqnr_db for name, each in sums.items()}, share)
+    return Closeness({name: distance.sqnr_db for name, distance in agreement.parts.items()}, share)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,8 +18,7 @@ from onnxopt.evaluation.decoding import Detections, Reader, class_names
 from onnxopt.evaluation.evidence import AveragePrecision, Evidence, Ratio
 from onnxopt.evaluation.metrics.categories import category_ids
 from onnxopt.evaluation.metrics.metric import PERCENT, Metric
-
-Fields: TypeAlias = list[dict[str, Any]]
+from onnxopt.evaluation.metrics.results import Fields, box_fields, coco_results
 
 
 def coco_map(reader: Reader) -> Metric:
@@ -89,8 +88,7 @@ class MeanAveragePrecision:
 
     def described(self, found: Detections, image: ImageInfo) -> Fields:
         """Return what is compared of each found object, in COCO's fields and in pixels of the original."""
-        xyxy = image.to_original(found.xyxy)
-        return [{"bbox": [x1, y1, x2 - x1, y2 - y1]} for x1, y1, x2, y2 in xyxy.tolist()]
+        return box_fields(found, image)
 
     def real(self, truth: Boxes, index: int) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
         """Return the same of a real object, beside its box."""
@@ -174,14 +172,6 @@ class MeanAveragePrecision:
                 annotations.append(annotation | self.real(truth, index))
         named = [{"id": number, "name": name} for number, name in categories.items()]
         return {"images": images, "annotations": annotations, "categories": named}
-
-
-def coco_results(described: Fields, found: Detections, image_id: int, ids: Mapping[int, int]) -> Fields:
-    """Return found objects in COCO's format of results."""
-    return [
-        {"image_id": image_id, "category_id": ids[number], **shape, "score": score}
-        for shape, number, score in zip(described, found.classes.tolist(), found.scores.tolist(), strict=True)
-    ]
 
 
 def pycocotools(metric: str) -> tuple[Any, Any]:

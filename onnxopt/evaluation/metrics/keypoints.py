@@ -8,8 +8,9 @@ import numpy as np
 from onnxopt.data import Boxes, ImageInfo
 from onnxopt.errors import UsageError
 from onnxopt.evaluation.decoding import Detections, Reader
-from onnxopt.evaluation.metrics.coco import Fields, MeanAveragePrecision
+from onnxopt.evaluation.metrics.coco import MeanAveragePrecision
 from onnxopt.evaluation.metrics.metric import Metric
+from onnxopt.evaluation.metrics.results import Fields, keypoint_fields
 
 COCO_KEYPOINTS = 17  # those of a person; pycocotools knows how precisely people mark each
 
@@ -37,9 +38,7 @@ class KeypointPrecision(MeanAveragePrecision):
 
     def described(self, found: Detections, image: ImageInfo) -> Fields:
         """Return keypoints as x, y and confidence."""
-        assert found.keypoints is not None
-        points = np.concatenate([image.points_to_original(found.keypoints[..., :2]), found.keypoints[..., 2:]], axis=2)
-        return [{"keypoints": one} for one in points.reshape(len(points), -1).tolist()]
+        return keypoint_fields(found, image)
 
     def real(self, truth: Boxes, index: int) -> dict[str, Any]:
         """Return keypoints as x, y and visibility; those that are not visible do not count."""

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from onnxopt.data import Boxes, ImageInfo
 from onnxopt.evaluation.decoding import Detections, Reader
-from onnxopt.evaluation.metrics.coco import Fields, MeanAveragePrecision
+from onnxopt.evaluation.metrics.coco import MeanAveragePrecision
 from onnxopt.evaluation.metrics.metric import Metric
+from onnxopt.evaluation.metrics.results import Fields, mask_fields
 
 
 def mask_map(reader: Reader) -> Metric:
@@ -34,12 +33,7 @@ class MaskPrecision(MeanAveragePrecision):
 
     def described(self, found: Detections, image: ImageInfo) -> Fields:
         """Return run-length encoded masks of the original's size."""
-        from pycocotools import mask  # noqa: PLC0415 - optional
-
-        assert found.masks is not None
-        drawn = found.masks.drawn(image, image.to_original(found.xyxy))
-        encoded = [mask.encode(np.asfortranarray(one, np.uint8)) for one in drawn]
-        return [{"segmentation": {"size": e["size"], "counts": e["counts"].decode()}} for e in encoded]
+        return mask_fields(found, image)
 
     def real(self, truth: Boxes, index: int) -> dict[str, Any]:
         """Return an outline."""

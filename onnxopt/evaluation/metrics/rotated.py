@@ -7,9 +7,10 @@ import numpy as np
 
 from onnxopt.data import Array, Boxes, ImageInfo
 from onnxopt.errors import UsageError
-from onnxopt.evaluation.decoding import Detections, Reader, rotated_corners
-from onnxopt.evaluation.metrics.coco import Fields, MeanAveragePrecision, pycocotools
+from onnxopt.evaluation.decoding import Detections, Reader
+from onnxopt.evaluation.metrics.coco import MeanAveragePrecision, pycocotools
 from onnxopt.evaluation.metrics.metric import Metric
+from onnxopt.evaluation.metrics.results import Fields, rotated_fields
 
 
 def obb_map(reader: Reader) -> Metric:
@@ -36,10 +37,7 @@ class RotatedPrecision(MeanAveragePrecision):
 
     def described(self, found: Detections, image: ImageInfo) -> Fields:
         """Return the corners as `poly`, beside the upright box."""
-        assert found.rotated is not None
-        corners = image.points_to_original(rotated_corners(found.rotated)).reshape(-1, 8)
-        upright = super().described(found, image)
-        return [box | {"poly": one} for box, one in zip(upright, corners.tolist(), strict=True)]
+        return rotated_fields(found, image)
 
     def real(self, truth: Boxes, index: int) -> dict[str, Any]:
         """Return the corners; an outline of more is given the smallest rectangle around it."""
