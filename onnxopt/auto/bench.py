@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from onnxopt import __version__
@@ -14,7 +15,7 @@ from onnxopt.optimization import Optimization, Wanted
 from onnxopt.optimization.subject import Subject
 from onnxopt.pipeline import resolve
 from onnxopt.runtime import host
-from onnxopt.runtime.adapter import Feeds, Runtime
+from onnxopt.runtime.adapter import Feeds, Runtime, processor_of
 from onnxopt.targets import Target
 
 PACKAGES = ("onnx", "onnxruntime", "openvino", "numpy", "numba", "onnx-graphsurgeon")
@@ -100,7 +101,7 @@ class Bench:
             "max_drop": str(question.max_drop),
             "onnxopt": __version__,
             "versions": host.versions(*PACKAGES),
-            "processor": host.processor(),
+            "processor": processor_of(self.runtime),
             "cores": host.cores(),
         }
 
@@ -116,6 +117,10 @@ class Bench:
     def known(self, passes: str) -> Outcome | None:
         """What came of a pipeline in an earlier search, if it is kept."""
         return self._store.get(self.key(passes))
+
+    def model_of(self, passes: str) -> Path:
+        """The file of a pipeline's model."""
+        return self._store.model(self.key(passes))
 
     def attempt(self, passes: str, observers: Sequence[Observer] = (), shared: Sequence[Any] = ()) -> Outcome:
         """Run a pipeline, measure and keep what came of it.

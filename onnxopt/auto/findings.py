@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from onnxopt.auto.choice import Picks, front
@@ -25,6 +26,7 @@ class Findings:
         judged_on: What was scored on, in words.
         metric: What was scored; None: agreement with the float model.
         trials: Candidates, the fastest first.
+        files: Their models, by pipeline and target.
         failed: Pipelines that gave no model.
         picks: What to take; None where no candidate keeps budget and gates.
         refused: For a candidate that kept the budget and missed gates: why, by its pipeline and target.
@@ -45,6 +47,7 @@ class Findings:
     judged_on: str
     metric: str | None
     trials: tuple[Trial, ...]
+    files: Mapping[tuple[str, str], Path]
     failed: tuple[Failed, ...]
     picks: Picks | None
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)

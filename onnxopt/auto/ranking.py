@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 from onnxopt.auto.bench import Bench
 from onnxopt.auto.store import Store, key_of
 from onnxopt.auto.trial import Trial
+from onnxopt.runtime.adapter import prepared
 from onnxopt.runtime.latency import Comparison, Latency, Spread, compare
 
 ROUNDS, SECONDS = 40, 60.0
+QUIET = 20.0  # percent of spread; a comparison on a busier machine is made again the next time
 GIVEN = "as given"
 
 
@@ -30,24 +31,25 @@ class Ranking:
 
 
 def rank(benches: Mapping[str, Bench], trials: Sequence[Trial], store: Store) -> Ranking:
-    """Time candidates against each other; a comparison of the same ones that is kept is not made again.
+    """Time candidates against each other; a comparison of the same ones is not made again if the machine was quiet.
 
     Args:
         benches: Target to bench; the model as given runs on the first.
         trials: The candidates.
-        store: Has their models.
+        store: Keeps comparisons.
     """
     keys = [benches[t.target].key(t.passes) for t in trials]
     first = next(iter(benches.values()))
     kept_under = key_of({"ranking": keys, "given": first.key("")})
     known = store.get_values(kept_under)
     if known is None:
-        comparison = _compare(benches, trials, keys, store)
+        comparison = _compare(benches, trials)
         known = {"rounds": comparison.rounds, "latencies": [asdict(latency) for latency in comparison.latencies]}
-        store.put_values(kept_under, known)
+        if all(latency.milliseconds.percent <= QUIET for latency in comparison.latencies):
+            store.put_values(kept_under, known)
     given, *others = (_latency(values) for values in known["latencies"])
     timed = [_timed(trial, latency) for trial, latency in zip(trials, others, strict=True)]
-    return Ranking(given.milliseconds, tuple(sorted(timed, key=lambda t: t.latency_ms)), known["rounds"])
+    return Ranking(given.milliseconds, tuple(sorted(timed, key=lambda t: -t.speedup)), known["rounds"])
 
 
 def as_tried(benches: Mapping[str, Bench], trials: Sequence[Trial]) -> Ranking:
@@ -55,15 +57,16 @@ def as_tried(benches: Mapping[str, Bench], trials: Sequence[Trial]) -> Ranking:
     first = next(iter(benches.values()))
     middle = sorted(t.latency_ms * t.speedup for t in trials if t.target == first.target)
     given = Spread(middle[len(middle) // 2], 0.0)
-    return Ranking(given, tuple(sorted(trials, key=lambda t: given.median / t.speedup)), 0)
+    return Ranking(given, tuple(sorted(trials, key=lambda t: -t.speedup)), 0)
 
 
-def _compare(benches: Mapping[str, Bench], trials: Sequence[Trial], keys: Sequence[str], store: Store) -> Comparison:
+def _compare(benches: Mapping[str, Bench], trials: Sequence[Trial]) -> Comparison:
     first = next(iter(benches.values()))
     feeds = first.feeds
-    runs = {GIVEN: partial(first.subject.open(first.runtime).run, feeds)}
-    for trial, key in zip(trials, keys, strict=True):
-        runs[key] = partial(benches[trial.target].runtime.open(store.model(key)).run, feeds)
+    runs = {GIVEN: prepared(first.subject.open(first.runtime), feeds)}
+    for trial in trials:
+        bench = benches[trial.target]
+        runs[f"{trial.passes} on {trial.target}"] = prepared(bench.runtime.open(bench.model_of(trial.passes)), feeds)
     return compare(runs, rounds=ROUNDS, seconds=SECONDS)
 
 

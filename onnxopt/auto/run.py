@@ -20,7 +20,7 @@ from onnxopt.gates import Gate, check_judgeable, judge_gates, named_metric, pars
 from onnxopt.manager import Observer
 from onnxopt.optimization.subject import table_of
 from onnxopt.runtime import host
-from onnxopt.runtime.adapter import load_runtime
+from onnxopt.runtime.adapter import load_runtime, processor_of
 from onnxopt.targets import Target
 
 MINUTES = 20.0
@@ -129,12 +129,17 @@ def _findings(
         judged_on=samples.evaluation.description,
         metric=optimization.metric.name if optimization.metric is not None else None,
         trials=ranking.trials,
+        files={(t.passes, t.target): benches[t.target].model_of(t.passes) for t in ranking.trials},
         failed=tuple(seeking.failed),
         picks=choose(good) if good else None,
         refused=refused,
         left_out=search.why_no_more(done) if not stopped and seeking.propose is search.propose else (),
         stopped=stopped,
-        environment={"onnxopt": __version__, "processor": host.processor(), **host.versions(*PACKAGES)},
+        environment={
+            "onnxopt": __version__,
+            "processor": processor_of(first.runtime),
+            **host.versions(*PACKAGES),
+        },
         warnings=[*subject.warnings, *optimization.warnings],
         seconds=seconds,
         reused=seeking.reused,

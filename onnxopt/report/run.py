@@ -117,8 +117,8 @@ class RunReport:
             "stages": [_stage(stage) for stage in self.stages],
             "alone": [asdict(row) for row in self.alone],
         }
-        plain: dict[str, Any] = _plain(document)
-        return plain
+        values: dict[str, Any] = plain(document)
+        return values
 
     def to_json(self) -> str:
         """Text of the JSON file."""
@@ -161,11 +161,12 @@ def _pass(record: PassRecord) -> dict[str, Any]:
     return {**asdict(record), "notes": notes}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as strict JSON has it: NaN becomes None, infinities a word, arrays' numbers plain ones."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
     if isinstance(value, str | int | float | bool) or value is None:

@@ -1,0 +1,117 @@
+"""The files that a search leaves: three models, and what was tried as CSV, JSON and a plot."""
+
+import csv
+import io
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from onnxopt import model_io
+from onnxopt.auto.choice import Picks
+from onnxopt.auto.findings import Findings
+from onnxopt.auto.page import pareto
+from onnxopt.auto.trial import Trial
+from onnxopt.report.run import plain
+
+PICKS = ("safe", "balanced", "small")
+COLUMNS = (
+    "target",
+    "passes",
+    "latency_ms",
+    "latency_spread_ms",
+    "speedup",
+    "speedup_spread",
+    "bytes",
+    "parameters",
+    "macs",
+    "score_before",
+    "score_after",
+    "drop",
+    "drop_low",
+    "drop_high",
+    "drop_allowed",
+    "kept",
+    "front",
+    "picked",
+)
+# Colours for those whose viewer knows no page around the plot.
+_STYLE = (
+    "<style>svg{--ink:#1c1c1e;--muted:#6b6b70;--line:#d5d5da;--blue:#2a5db0;--orange:#c75d00;--green:#2d7d46;"
+    "--purple:#7b4fa3;background:#fff;font-family:sans-serif}</style>"
+)
+
+
+def write_models(found: Findings, picks: Picks, folder: Path) -> list[Path]:
+    """Write `NAME.safe.onnx`, `NAME.balanced.onnx` and `NAME.small.onnx`.
+
+    Raises:
+        UsageError: The folder cannot be written, or the disk is full.
+    """
+    written = []
+    for name, trial in picks.items():
+        file = place(found.model, name, folder)
+        model_io.save(model_io.load(found.files[trial.passes, trial.target]), file)
+        written.append(file)
+    return written
+
+
+def place(model: str, pick: str, folder: Path) -> Path:
+    """Where a pick is written."""
+    return folder / f"{model}.{pick}.onnx"
+
+
+def write_front(found: Findings, folder: Path) -> list[Path]:
+    """Write `pareto.csv`, and `pareto.svg` where matplotlib is installed.
+
+    Raises:
+        UsageError: The folder cannot be written, or the disk is full.
+    """
+    files = [folder / "pareto.csv"]
+    model_io.write_text(files[0], as_csv(found))
+    if find_spec("matplotlib") is not None:
+        from onnxopt.report.charts import pareto_chart  # noqa: PLC0415 - an extra
+
+        drawn = pareto_chart(pareto(found))
+        start, rest = drawn.split(">", 1)
+        files.append(folder / "pareto.svg")
+        model_io.write_text(files[1], f"{start}>{_STYLE}{rest}")
+    return files
+
+
+def as_csv(found: Findings) -> str:
+    """All candidates, the fastest first; scores, losses and milliseconds as measured."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    front = found.front
+    for trial in found.trials:
+        picked = " ".join(found.picks.names(trial)) if found.picks is not None else ""
+        writer.writerow([*_figures(trial), int(trial in front), picked])
+    return text.getvalue()
+
+
+def _figures(trial: Trial) -> list[object]:
+    verdict, interval = trial.verdict, trial.verdict.interval
+    return [
+        trial.target,
+        trial.passes,
+        trial.latency_ms,
+        trial.latency_spread_ms,
+        trial.speedup,
+        trial.spread,
+        trial.bytes,
+        trial.parameters,
+        trial.macs,
+        verdict.before,
+        verdict.after,
+        verdict.drop,
+        interval.low if interval is not None else "",
+        interval.high if interval is not None else "",
+        verdict.allowed,
+        int(verdict.met),
+    ]
+
+
+def as_json(found: Findings) -> str:
+    """Everything that was found, as strict JSON."""
+    return json.dumps(plain(found.to_dict()), indent=2, ensure_ascii=False) + "\n"
