@@ -9,21 +9,22 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from onnxopt.errors import OptimizationError
+from onnxopt.errors import OptimizationError, UsageError, nearest
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, Kernels, Model
 from onnxopt.runtime.kernel_time import KernelTime
-from onnxopt.runtime.runner import OnnxRuntimeModel
+from onnxopt.runtime.runner import CPU, OnnxRuntimeModel
 
 INT8_OPS = frozenset({"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulNBits", "ConvInteger"})
 FLOAT_OPS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 # The extended level holds every int8 fusion; the layout level above it renames nodes.
+SUFFIX = "ExecutionProvider"
 LEVELS = ("ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose")
 
 
 class OrtSession:
-    """A model loaded by ONNX Runtime's CPU execution provider.
+    """A model loaded by ONNX Runtime, by default on the CPU.
 
     Args:
         model: Protobuf, serialised bytes, or a file (needed above 2 GB).
@@ -31,6 +32,7 @@ class OrtSession:
         optimized: False runs the graph as it is written, all graph optimizations off.
         config: Session configuration entries.
         trace: Folder into which ORT writes the graph that it runs, as `OPTIMIZED`, and its profile; see `end_trace`.
+        provider: Execution provider; what it cannot run, the CPU runs.
 
     Raises:
         OptimizationError: ORT cannot load the model; carries ORT's own words.
@@ -46,6 +48,7 @@ class OrtSession:
         optimized: bool = True,
         config: Mapping[str, str] | None = None,
         trace: Path | None = None,
+        provider: str = CPU,
     ) -> None:
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
         try:
@@ -56,6 +59,7 @@ class OrtSession:
                 config=config,
                 trace=None if trace is None else str(trace / "profile"),
                 written=None if trace is None else str(trace / self.OPTIMIZED),
+                provider=provider,
             )
         except Exception as error:  # ORT's exceptions share no base class
             raise OptimizationError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
@@ -90,16 +94,31 @@ def first_line(error: Exception) -> str:
 
 
 class OrtRuntime:
-    """ONNX Runtime on the CPU, as an adapter."""
+    """ONNX Runtime as an adapter, by default on the CPU.
+
+    Args:
+        provider: Execution provider, in full (`CUDAExecutionProvider`) or without its second half, in any case (`cuda`).
+
+    Raises:
+        UsageError: This build of ONNX Runtime does not have it.
+    """
+
+    def __init__(self, provider: str = CPU) -> None:
+        available = {name.removesuffix(SUFFIX).lower(): name for name in onnxruntime.get_available_providers()}
+        short = provider.lower().removesuffix(SUFFIX.lower())
+        if short not in available:
+            raise UsageError(f"ONNX Runtime has no execution provider '{provider}' here{nearest(short, available)}")
+        self.provider = available[short]
 
     @property
     def version(self) -> str:
-        """Name and version."""
-        return f"onnxruntime {onnxruntime.__version__}"
+        """Name and version, and the execution provider where it is not the CPU."""
+        where = "" if self.provider == CPU else f" ({self.provider.removesuffix(SUFFIX)})"
+        return f"onnxruntime {onnxruntime.__version__}{where}"
 
     def open(self, model: Model, *, threads: int = 1) -> OrtSession:
         """Load a model with all optimizations on."""
-        return OrtSession(model, threads=threads)
+        return OrtSession(model, threads=threads, provider=self.provider)
 
     def kernels(self, model: onnx.ModelProto) -> Kernels:
         """Read the optimized graph back."""

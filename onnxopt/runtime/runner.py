@@ -131,8 +131,11 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+CPU = "CPUExecutionProvider"
+
+
 class OnnxRuntimeModel:
-    """A model loaded by ONNX Runtime's CPU execution provider.
+    """A model loaded by ONNX Runtime.
 
     Args:
         source: Serialised bytes, or a file.
@@ -141,6 +144,7 @@ class OnnxRuntimeModel:
         config: Session configuration entries.
         trace: Prefix of the file for the profile; None for no profile.
         written: File for the graph that is executed; None for none.
+        provider: Execution provider; what it cannot run, the CPU runs.
     """
 
     def __init__(
@@ -152,6 +156,7 @@ class OnnxRuntimeModel:
         config: Mapping[str, str] | None = None,
         trace: str | None = None,
         written: str | None = None,
+        provider: str = CPU,
     ) -> None:
         import onnxruntime  # noqa: PLC0415  (a device has one of the runtimes)
 
@@ -167,7 +172,9 @@ class OnnxRuntimeModel:
             options.profile_file_prefix = trace
         if written is not None:
             options.optimized_model_filepath = written
-        self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(source, options, providers=list(dict.fromkeys([provider, CPU])))
+        if provider not in self._session.get_providers():  # ONNX Runtime falls back without a word
+            raise RuntimeError(f"{provider} does not start on this machine")
         self.input_names: list[str] = [i.name for i in self._session.get_inputs()]
         self.output_names: list[str] = [o.name for o in self._session.get_outputs()]
         self._half = {i.name for i in self._session.get_inputs() if i.type == "tensor(float16)"}
