@@ -10,6 +10,7 @@ print(result.report.to_json())
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def optimize(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     verify: Level | None = None,
     keep_anyway: bool = False,
+    findings: bool = False,
     observers: Sequence[Observer] = (),
 ) -> Result:
     """Run passes over a model. The model given is never changed.
@@ -70,6 +72,7 @@ def optimize(
         input_shapes: Input name to shape, for dynamic inputs.
         verify: off, structure, outputs or full; default outputs, structure for large models.
         keep_anyway: Undo nothing, and hand back whatever came out.
+        findings: Measure what `Result.document` shows beside the figures, too: layers, tensors, pictures, memory.
         observers: Watch the passes.
 
     Raises:
@@ -90,4 +93,5 @@ def optimize(
         undo=not keep_anyway and (said is None or said.never_slower),
         enforced=not keep_anyway,
     )
-    return optimization.run(verify, observers)
+    result = optimization.run(verify, observers)
+    return replace(result, findings=optimization.findings(result.graph)) if findings else result

@@ -109,7 +109,7 @@ class Pair:
     def _resources(self, graph: Graph, runtime: Runtime | None, feeds: Feeds, meter: EnergyMeter) -> Resources:
         proto = graph.to_proto()
         size = len(zlib.compress(proto.SerializeToString(), 9))
-        if runtime is None:
+        if runtime is None or self.target.runtime is not None:  # of another machine: a process here tells nothing
             return Resources(size)
         footprint = self._try("memory and cold start", lambda: measure_footprint(self.target.adapter, proto, feeds))
         energy = _energy(proto, runtime, feeds, meter) if meter.readable else None

@@ -20,12 +20,16 @@ from onnxopt.evaluation.samples import Samples, open_samples
 from onnxopt.graph import Graph
 from onnxopt.manager import Observer, check_requirements
 from onnxopt.observers.verify import Level, Verify
+from onnxopt.optimization.findings import Pair
 from onnxopt.optimization.outcome import measure_outcome, time_stage
 from onnxopt.optimization.subject import Subject
 from onnxopt.pass_api import Context
 from onnxopt.pipeline import Stage
+from onnxopt.report.document import Document
+from onnxopt.report.findings import Findings
 from onnxopt.report.record import StageRecord
 from onnxopt.report.run import RunReport, kept_float
+from onnxopt.report.run_document import run_document
 from onnxopt.runtime import host
 from onnxopt.runtime.adapter import processor_of
 
@@ -43,12 +47,19 @@ class Result:
         report: Everything measured and done.
         recipe: The resolved recipe; running it again gives the same bytes.
         shapes: Input name to the size that it was run at.
+        findings: What was measured for an HTML page alone, if it was asked for.
     """
 
     graph: Graph
     report: RunReport
     recipe: recipes.Recipe
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    findings: Findings | None = None
+
+    @property
+    def document(self) -> Document:
+        """What an HTML page shows of it; see `onnxopt.report.html.write_html`."""
+        return run_document(self.report, self.findings)
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -130,6 +141,8 @@ class Optimization:
         if self.samples.synthetic and any(p.needs_data for stage in self.stages for p in stage.passes):
             self.warnings.append(SYNTHETIC_WARNING if self.table is None else JUDGED_ON_SYNTHETIC)
         subject.try_once(next(iter(self.samples.fit)).feeds)
+        if not self.samples.synthetic and not subject.cannot_run:
+            self.warnings += doctor.warnings(subject.graph, subject.inputs, self.samples.data, subject.costs.total_macs)
         self.metric = self._metric(suited=choose)
         gates.check_judgeable(
             self.gates, metric=self.metric, cannot_time=subject.why_not_measured, cannot_run=subject.why_not_run
@@ -205,6 +218,26 @@ class Optimization:
             report.alone = apart.measured(each, runtime, self.samples, self.metric, self.subject.macs) if each else []
         _sign(graph, resolved, report)
         return Result(graph, report, resolved, {i.name: i.shape for i in self.subject.inputs})
+
+    def findings(self, graph: Graph) -> Findings:
+        """Measure what an HTML page shows beside the figures of a run; takes some seconds.
+
+        Args:
+            graph: What came out.
+        """
+        subject = self.subject
+        if subject.why_not_run:
+            return Findings(notes=(f"layers, tensors and pictures: not measured ({subject.why_not_run})",))
+        pair = Pair(
+            subject.graph,
+            graph,
+            subject.target,
+            subject.runtime,
+            subject.inputs,
+            self.samples.holdout,
+            only_after=subject.only_after,
+        )
+        return pair.measure()
 
     def _verdict(self, graph: Graph) -> Verdict | None:
         """Judge by the budget, if there is one; it is an error to miss it."""

@@ -36,8 +36,8 @@ class Findings:
         notes: What could not be measured, and why.
     """
 
-    before: Resources
-    after: Resources
+    before: Resources = Resources()
+    after: Resources = Resources()
     layers: tuple[Layer, ...] = ()
     layers_text: str = ""
     spectra: tuple[Spectrum, ...] = ()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnxopt.report.document import TIMES, Document, Facts, GroupDamage, Row, Stage, Table, Tile, Tone
 from onnxopt.report.figure_rows import figure_rows
-from onnxopt.report.findings import Findings, Resources
+from onnxopt.report.findings import Findings
 from onnxopt.report.record import PassRecord, StageRecord
 from onnxopt.report.run import RunReport
 from onnxopt.report.table import bytes_text, count_text
@@ -21,7 +21,7 @@ def run_document(report: RunReport, findings: Findings | None = None) -> Documen
         report: What was done and measured.
         findings: What was measured for the page alone.
     """
-    found = findings or Findings(before=Resources(), after=Resources())
+    found = findings or Findings()
     return Document(
         title=Path(report.model["source"]).name,
         lines=tuple(run_lines(report)),
