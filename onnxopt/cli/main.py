@@ -9,8 +9,22 @@ import click
 
 from onnxopt.errors import OnnxoptError
 
-# Each command stands in the module `onnxopt.cli.<name>` under its own name.
-_COMMANDS = ("run", "inspect", "explain", "profile", "compare", "bench", "bisect", "passes", "targets")
+# Each command stands in the module `onnxopt.cli.<name>` under its own name, with `_` for `-`.
+_COMMANDS = (
+    "run",
+    "auto",
+    "doctor",
+    "inspect",
+    "explain",
+    "profile",
+    "compare",
+    "bench",
+    "bisect",
+    "batch",
+    "passes",
+    "targets",
+    "new-pass",
+)
 
 
 class Commands(click.Group):
@@ -24,7 +38,8 @@ class Commands(click.Group):
         """Import a command."""
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(import_module(f"onnxopt.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(import_module(f"onnxopt.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 

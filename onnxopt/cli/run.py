@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxopt.cli.ci import ci_options, reported
 from onnxopt.cli.options import chosen_target, device_options
+from onnxopt.cli.places import check_place
+from onnxopt.cli.reports import check_reports, report_option, wants_page, write_reports
 
 if TYPE_CHECKING:
     from onnxopt.api import Result
@@ -56,11 +59,10 @@ input, 3 a gate of --require was missed. The table goes to stderr."""
     help="Ends in .onnx, .xml (OpenVINO), .ort or .engine (TensorRT); default: MODEL with the ending .opt.onnx.",
 )
 @device_options
+@ci_options
 @click.option("--force", is_flag=True, help="Replace the output file even if onnxopt did not write it.")
 @click.option("--keep-anyway", is_flag=True, help="Undo nothing and write whatever comes out.")
-@click.option(
-    "--report", type=click.Path(path_type=Path), metavar="FILE.json", help="Write the machine-readable report."
-)
+@report_option
 @click.option("--verify", type=click.Choice(["off", "structure", "outputs", "full"]), help="Default: outputs.")
 @click.option(
     "--dump-after-each", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph as text after each pass."
@@ -75,7 +77,7 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
     from onnxopt.api import optimize
     from onnxopt.evaluation.inputs import parse_input_shapes
     from onnxopt.model_io import load
-    from onnxopt.report.summary import summary
+    from onnxopt.report.summary import figures, summary
 
     _refuse_stray(stray, options["passes"])
     if options["passes"] is None and options["recipe"] is None:
@@ -83,40 +85,42 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
     output = _output(model, options["output"])
     if not options["print_recipe"]:
         _check_output(model, output, force=options["force"])
-    if options["report"] is not None:
-        _check_report(options["report"], (model, output), force=options["force"])
+    reports = options["reports"]
+    _check_weights(model, [output, *reports])
+    check_reports(reports, (model, output), force=options["force"])
     if options["calibration_table"] is not None:
-        _check_table(options["calibration_table"], (model, output, options["report"]))
-    _check_weights(model, [output, options["report"]])
+        _check_table(options["calibration_table"], (model, output, *reports))
     passes = _passes(options["passes"], options["high_precision"])
     target = _target(options)
     formats.check(output, target)
     shapes = parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None
-    result = optimize(
-        model,
-        passes,
-        recipe=options["recipe"],
-        target=target,
-        data=options["data"],
-        eval_data=options["eval_data"],
-        metric=options["metric"],
-        max_drop=options["max_drop"],
-        require=options["require"],
-        calibration_table=options["calibration_table"],
-        preprocess=options["preprocess"],
-        samples=options["samples"],
-        input_shapes=shapes,
-        verify=options["verify"],
-        keep_anyway=options["keep_anyway"],
-        observers=_observers(options["dump_after_each"], output),
-    )
+    with reported("onnxopt run", str(model), options["junit"], options["markdown"]) as measured:
+        result = optimize(
+            model,
+            passes,
+            recipe=options["recipe"],
+            target=target,
+            data=options["data"],
+            eval_data=options["eval_data"],
+            metric=options["metric"],
+            max_drop=options["max_drop"],
+            require=options["require"],
+            calibration_table=options["calibration_table"],
+            preprocess=options["preprocess"],
+            samples=options["samples"],
+            input_shapes=shapes,
+            verify=options["verify"],
+            keep_anyway=options["keep_anyway"],
+            findings=wants_page(reports),
+            observers=_observers(options["dump_after_each"], output),
+        )
+        measured.update(figures(result.report))
     click.echo(summary(result.report), err=True)
     if options["print_recipe"]:
         click.echo(str(result.recipe), nl=False)
     else:
         _write(result, output)
-    if options["report"] is not None:
-        _write_report(result, options["report"])
+    write_reports(reports, result.report.to_json, lambda: result.document)
 
 
 def _target(options: dict[str, Any]) -> "Target":
@@ -167,7 +171,7 @@ def _check_output(model: Path, output: Path, *, force: bool) -> None:
 
     if output.exists() and model.exists() and output.samefile(model):
         raise UsageError(f"{output} is the input model, which is never changed; give another place with -o")
-    _check_place(output, "-o")
+    check_place(output, "-o")
     for file in files_of(output):
         if file.exists() and not force and not is_ours(file):
             raise UsageError(
@@ -175,7 +179,7 @@ def _check_output(model: Path, output: Path, *, force: bool) -> None:
             )
 
 
-def _check_weights(model: Path, places: list[Path | None]) -> None:
+def _check_weights(model: Path, places: list[Path]) -> None:
     """Refuse what would replace the input's external data, which are part of it.
 
     Raises:
@@ -184,7 +188,7 @@ def _check_weights(model: Path, places: list[Path | None]) -> None:
     from onnxopt.errors import UsageError
     from onnxopt.model_io import external_files
 
-    taken = [place for place in places if place is not None and place.exists()]
+    taken = [place for place in places if place.exists()]
     for weights in external_files(model) if taken else ():
         for place in taken:
             if weights.exists() and place.samefile(weights):
@@ -193,24 +197,7 @@ def _check_weights(model: Path, places: list[Path | None]) -> None:
                 )
 
 
-def _check_report(report: Path, models: tuple[Path, ...], *, force: bool) -> None:
-    """The same for the report.
-
-    Raises:
-        UsageError: It would replace the input, the output, or a file that is no report; or it cannot be written.
-    """
-    from onnxopt.errors import UsageError
-    from onnxopt.report.run import is_report
-
-    _check_place(report, "--report")
-    for model in models:
-        if report == model or (report.exists() and model.exists() and report.samefile(model)):
-            raise UsageError(f"{report} is the model; give another place with --report")
-    if report.exists() and not force and not is_report(report):
-        raise UsageError(f"{report} is there already and is no report of onnxopt; give --force or another place")
-
-
-def _check_table(table: Path, others: tuple[Path | None, ...]) -> None:
+def _check_table(table: Path, others: tuple[Path, ...]) -> None:
     """The same for the calibration table, which is written only where there is none.
 
     Raises:
@@ -218,24 +205,10 @@ def _check_table(table: Path, others: tuple[Path | None, ...]) -> None:
     """
     from onnxopt.errors import UsageError
 
-    if table.resolve() in {other.resolve() for other in others if other is not None}:
+    if table.resolve() in {other.resolve() for other in others}:
         raise UsageError(f"{table} is the model or the report; give another place with --calibration-table")
     if not table.is_file():
-        _check_place(table, "--calibration-table")
-
-
-def _check_place(file: Path, option: str) -> None:
-    from onnxopt.errors import UsageError
-
-    if file.is_dir():
-        raise UsageError(f"{file} is a folder; give a file with {option}")
-    if file.exists() and not file.is_file():
-        raise UsageError(f"{file} is a device or a pipe; give a file with {option}")
-    folder = file.parent
-    if not folder.is_dir():
-        raise UsageError(f"the folder {folder} does not exist; make it or give another place with {option}")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"the folder {folder} is not writable; give another place with {option}")
+        check_place(table, "--calibration-table")
 
 
 def _observers(dump: Path | None, output: Path) -> "list[Observer]":
@@ -259,9 +232,3 @@ def _write(result: "Result", output: Path) -> None:
         line = shlex.join(trtexec_line(output, result.graph, result.shapes))
         result.report.model["trtexec"] = line
         click.echo(f"build an engine where it is to run:\n  {line}", err=True)
-
-
-def _write_report(result: "Result", file: Path) -> None:
-    from onnxopt.model_io import write_text
-
-    write_text(file, result.report.to_json())

@@ -28,6 +28,18 @@ def summary(report: RunReport) -> str:
     return "\n".join(parts)
 
 
+def figures(report: RunReport) -> dict[str, str]:
+    """The same of one line each, of what every run has: size, latency, score, agreement, int8 share."""
+    kinds = {"file size": "size", "MACs": "MACs", "top-1 agreement": "agreement", "int8 share of MACs": "int8"}
+    kinds |= {"detections agreeing": "agreement", report.metric or "": report.metric or ""}
+    found = {}
+    for name, before, after, note in _rows(report):
+        kind = "latency" if name.startswith("latency") else kinds.get(name, "")
+        if kind and after != "not measured":
+            found[kind] = " ".join([*([before, "→"] if before else []), after, *([f"({note})"] if note else [])])
+    return found
+
+
 def _rows(report: RunReport) -> Iterator[tuple[str, str, str, str]]:
     before, after = report.before, report.after or report.before
     yield "", "before", "after", ""

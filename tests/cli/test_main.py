@@ -8,7 +8,7 @@ import pytest
 from onnxopt import OptimizationError, UsageError, registry
 from onnxopt.cli.main import main
 
-COMMANDS = ["run", "inspect", "explain", "compare", "bench", "bisect", "passes", "targets"]
+COMMANDS = "run auto doctor inspect explain profile compare bench bisect batch passes targets new-pass".split()
 
 
 def test_help_names_all_commands(onnxopt):

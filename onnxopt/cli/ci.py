@@ -1,0 +1,56 @@
+"""`--junit` and `--markdown`: what continuous integration shows of a command."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from onnxopt.report.ci import Case
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def ci_options(command: F) -> F:
+    """`--junit` and `--markdown`."""
+    for decorate in (
+        click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE.md", help="Write a summary for CI."),
+        click.option(
+            "--junit", type=click.Path(path_type=Path), metavar="FILE.xml", help="Write a test report for CI."
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def write_cases(title: str, cases: "Sequence[Case]", junit: Path | None, markdown: Path | None) -> None:
+    """Write what was asked for.
+
+    Raises:
+        UsageError: A file cannot be written.
+    """
+    from onnxopt.model_io import write_text
+    from onnxopt.report import ci
+
+    if junit is not None:
+        write_text(junit, ci.junit(title, cases))
+    if markdown is not None:
+        write_text(markdown, ci.markdown(title, cases))
+
+
+@contextmanager
+def reported(title: str, name: str, junit: Path | None, markdown: Path | None) -> "Iterator[dict[str, str]]":
+    """Report on what is done within, whether it goes well or not; yields the figures, to be filled in."""
+    from onnxopt.errors import GateMissed, OnnxoptError
+    from onnxopt.report.ci import Case
+
+    figures: dict[str, str] = {}
+    try:
+        yield figures
+    except OnnxoptError as error:
+        case = Case(name, figures, str(error), missed=isinstance(error, GateMissed))
+        write_cases(title, [case], junit, markdown)
+        raise
+    write_cases(title, [Case(name, figures)], junit, markdown)
