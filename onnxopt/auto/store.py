@@ -65,7 +65,9 @@ class Store:
         if values is None:
             return None
         try:
-            return Failed(**values) if "reason" in values else Trial.from_dict(values)
+            if "reason" in values:
+                return Failed(**values)
+            return Trial.from_dict(values) if self.model(key).is_file() else None
         except (KeyError, TypeError):
             return None
 

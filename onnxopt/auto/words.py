@@ -43,7 +43,7 @@ def _take(found: Findings, picks: Picks) -> str:
         f"the fastest of {count} candidates that keep the budget{_gates(found)}" if count > 1 else "all that keeps it"
     )
     if pick.speedup <= 1:
-        return f"Nothing that keeps the budget{_gates(found)} is faster than the model as given; balanced is {pick.passes}."
+        return f"Nothing that keeps the budget{_gates(found)} is faster than the model as given."
     noise = "" if pick.speedup - 1 > pick.spread else " (the machine is busy: measure again when it is not)"
     return (
         f"Take balanced: {pick.passes} on {pick.target}, {_speed(pick)}{noise}, "

@@ -1,0 +1,180 @@
+"""A whole search on the classifier of `testdata/`, over few and quick candidates."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from onnxopt import UsageError, load
+from onnxopt.auto import Question, auto
+from onnxopt.auto.page import document
+from onnxopt.auto.seeking import TIME_UP
+from onnxopt.auto.store import TRIAL
+from onnxopt.auto.words import advice, summary
+from onnxopt.auto.writing import as_json, write_front, write_models
+from onnxopt.errors import GateMissed, OptimizationError
+
+TESTDATA = Path(__file__).parents[2] / "testdata"
+QUESTION = Question(
+    TESTDATA / "patches_classifier.onnx",
+    data=TESTDATA / "patches" / "train.csv",
+    eval_data=TESTDATA / "patches" / "val.csv",
+    preprocess="imagenet",
+    max_drop="2%",
+    samples=12,
+)
+QUICK = ("simplify", "prune{ratio=0.2, compensation=false}", "calibrate,insert-qdq")
+
+
+def listed(*candidates):
+    """Tries just these, in this order."""
+    return lambda done: next((c for c in candidates if c not in done), None)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def found(cache):
+    return auto(QUESTION, cache, propose=listed(*QUICK))
+
+
+def test_the_metric_follows_from_the_labels_and_the_pick_is_the_fastest_that_kept(found):
+    assert found.metric == "top1"
+    assert {t.passes for t in found.trials} == set(QUICK)
+    speeds = [t.speedup for t in found.kept]
+    assert found.picks.balanced.speedup == max(speeds)
+    assert all(t.verdict.met for _, t in found.picks.items())
+    assert next(t for t in found.trials if "prune" in t.passes).verdict.drop > 0.1
+
+
+def test_a_second_search_does_nothing_again(found, cache):
+    said = []
+    began = time.monotonic()
+    again = auto(QUESTION, cache, propose=listed(*QUICK), tell=said.append)
+    assert again.reused == len(QUICK)
+    assert {t.digest for t in again.trials} == {t.digest for t in found.trials}
+    assert sum("(known)" in line for line in said) == len(QUICK)
+    assert time.monotonic() - began < 30
+
+
+def test_another_question_is_tried_anew(cache):
+    other = Question(**{**vars(QUESTION), "max_drop": "3%"})
+    assert auto(other, cache, propose=listed("simplify")).reused == 0
+
+
+def test_models_front_and_report_are_written(found, tmp_path):
+    files = write_models(found, found.picks, tmp_path)
+    assert [f.name for f in files] == [f"patches_classifier.{p}.onnx" for p in ("safe", "balanced", "small")]
+    assert load(files[1]).metadata["onnxopt.target"] == found.picks.balanced.target
+    sheet, *_ = write_front(found, tmp_path)
+    rows = list(csv.DictReader(sheet.read_text().splitlines()))
+    assert len(rows) == len(QUICK)
+    assert sum("balanced" in row["picked"] for row in rows) == 1
+    report = json.loads(as_json(found))
+    assert report["kind"] == "auto"
+    assert len(report["candidates"]) == len(QUICK)
+
+
+def test_what_is_said_names_the_pick_and_how_sure_it_is(found):
+    text = summary(found)
+    assert found.picks.balanced.passes in advice(found)[0] or "Nothing that keeps" in advice(found)[0]
+    assert "On 200 pictures it loses" in text
+    assert all(passes in text for passes in QUICK)
+    assert document(found).pareto.candidates[0].name == "as given"
+
+
+def test_no_time_means_the_first_candidate_and_how_to_go_on(tmp_path):
+    stopped = auto(QUESTION, tmp_path, propose=listed(*QUICK), minutes=0)
+    assert stopped.stopped == TIME_UP
+    assert [t.passes for t in stopped.trials] == ["simplify"]
+
+
+def test_gates_are_kept_by_what_is_taken(found, cache):
+    small = min(found.kept, key=lambda t: t.bytes)
+    limited = auto(QUESTION, cache, propose=listed(*QUICK), require=f"size<={small.bytes}B")
+    assert {t.passes for _, t in limited.picks.items()} == {small.passes}
+    assert "at most" in limited.refused["simplify", small.target]
+    with pytest.raises(GateMissed, match=r"no candidate keeps all gates.*size<=1kB is missed"):
+        auto(QUESTION, cache, propose=listed(*QUICK), require="size<=1kB")
+
+
+def test_a_budget_that_nothing_keeps(cache):
+    hopeless = Question(**{**vars(QUESTION), "max_drop": "0"})
+    with pytest.raises(OptimizationError, match="no candidate keeps the budget; the best is prune"):
+        auto(hopeless, cache, propose=listed(QUICK[1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({"data": None}, {}, "--data"),
+        ({}, {"target": "tensorrt"}, "auto ranks by latency on tensorrt"),
+        ({}, {"target": "otr"}, "did you mean 'ort'"),
+        ({}, {"require": "map>=-1pt"}, "metric coco-map"),
+        ({"metric": "top2"}, {}, "did you mean 'top"),
+    ],
+)
+def test_wrong_requests_are_one_sentence(change, options, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        auto(Question(**{**vars(QUESTION), **change}), tmp_path, propose=listed("simplify"), **options)
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {here!r})
+from test_auto import QUESTION, QUICK, listed
+from onnxopt.auto import auto
+auto(QUESTION, __import__("pathlib").Path(sys.argv[1]), propose=listed(*QUICK, "quantize"), tell=print)
+"""
+
+
+def started(cache):
+    """A search in a process of its own that has finished its first candidate."""
+    script = SCRIPT.format(here=str(Path(__file__).parent))
+    process = subprocess.Popen([sys.executable, "-c", script, str(cache)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(cache.glob(f"*/{TRIAL}")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_killed_half_way_it_goes_on_where_it_was(tmp_path):
+    process = started(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob(f"*/{TRIAL}")}
+    found = auto(QUESTION, tmp_path, propose=listed(*QUICK))
+    assert found.reused == len(before) >= 1
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert {t.passes for t in found.trials} == set(QUICK)
+
+
+def test_interrupted_it_hands_back_what_it_has(tmp_path):
+    def propose(done):
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        return "simplify"
+
+    found = auto(QUESTION, tmp_path, propose=propose)
+    assert found.stopped == "interrupted"
+    assert found.picks.balanced.passes == "simplify"
+
+
+def test_interrupted_before_anything_was_done(tmp_path):
+    def propose(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        auto(QUESTION, tmp_path, propose=propose)
