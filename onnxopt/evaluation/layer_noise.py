@@ -3,9 +3,13 @@
 Both graphs run as they are written, without a runtime's own optimizations, for what is fused has no tensor to look at.
 A quantized tensor is read behind its DequantizeLinear, so that its own rounding counts. An error is that of everything
 up to the tensor, not of its own quantizer alone.
+
+A name may stay while what it means changes. Where a BatchNormalization went into the layer before it, that layer's
+output is compared with what the normalization gave. Where a pass scaled or mixed channels and the layers behind take
+that back (equalization, another basis), a tensor differs that nothing behind it shows: it is not compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +26,7 @@ from onnxopt.runtime.ort import OrtSession
 
 MEMORY = 2**29  # bytes of activations of both models that are held at a time
 BINS = 96
+RUINED, UNSEEN = 6.0, 10.0  # dB: half of the amplitude is wrong; and what a layer never takes back by chance
 Inferred = tuple[Mapping[str, Shape], Mapping[str, Any]]
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
@@ -46,12 +51,14 @@ class LayerNoise:
     """What was found.
 
     Attributes:
-        sqnr_db: Tensor name to dB, for float tensors that both models have in one shape.
-        quantizers: Tensor name to how the optimized model quantizes it.
+        sqnr_db: Tensor of the optimized model to dB, for float tensors that both models have in one shape.
+        quantizers: Tensor to how the optimized model quantizes it.
+        counterparts: Tensor to the one of the model as given that it was compared with.
     """
 
     sqnr_db: dict[str, float]
     quantizers: dict[str, Quantizer]
+    counterparts: dict[str, str]
 
 
 def quantizers(graph: Graph) -> dict[str, Quantizer]:
@@ -83,27 +90,24 @@ def measure_noise(before: Graph, after: Graph, inputs: Sequence[InputSpec], samp
     """
     kinds = [infer(graph, tuple(inputs)) for graph in (before, after)]
     places = _places(after)
-    shared = [
-        t.name for n in before.nodes for t in n.outputs if t.name in places and _alike(t.name, places[t.name], *kinds)
-    ]
-    sums = {name: DistanceSums() for name in shared}
-    shapes = Shapes(*kinds[0])
-    for names in portions(shared, shapes, MEMORY // 2):
+    pairs = {name: own for name, own in _counterparts(before, places).items() if _alike(own, places[name], *kinds)}
+    sums = {name: DistanceSums() for name in pairs}
+    shapes = Shapes(*kinds[1])
+    for names in portions(list(pairs), shapes, MEMORY // 2):
+        asked = ([pairs[name] for name in names], [places[name] for name in names])
         wanted, got = (
             OrtSession(_exposed(graph, tensors, kind[1]).to_proto(), optimized=False)
-            for graph, tensors, kind in (
-                (before, names, kinds[0]),
-                (after, [places[name] for name in names], kinds[1]),
-            )
+            for graph, tensors, kind in zip((before, after), asked, kinds, strict=True)
         )
         for sample in samples:
-            a = wanted.run(sample.feeds, names)
-            b = got.run(sample.feeds, [places[name] for name in names])
+            a, b = wanted.run(sample.feeds, asked[0]), got.run(sample.feeds, asked[1])
             for name in names:
-                sums[name].update(a[name], b[places[name]])
-    found = {name: total.result() for name, total in sums.items()}
-    sqnr = {name: distance.sqnr_db for name, distance in found.items() if not np.isnan(distance.sqnr_db)}
-    return LayerNoise(sqnr, quantizers(after))
+                sums[name].update(a[pairs[name]], b[places[name]])
+    found = {name: total.result().sqnr_db for name, total in sums.items()}
+    sqnr = {name: value for name, value in found.items() if not np.isnan(value)}
+    for name in _in_other_terms(after, sqnr):
+        del sqnr[name]
+    return LayerNoise(sqnr, quantizers(after), pairs)
 
 
 def worst_spectra(
@@ -127,11 +131,12 @@ def worst_spectra(
     if not names:
         return ()
     statistics = {name: TensorStatistics(name, histogram=True) for name in names}
-    session = OrtSession(_exposed(graph, names, dtypes).to_proto())
+    own = noise.counterparts
+    session = OrtSession(_exposed(graph, [own[name] for name in names], dtypes).to_proto())
     for sample in samples:
-        values = session.run(sample.feeds, names)
+        values = session.run(sample.feeds, [own[name] for name in names])
         for name in names:
-            statistics[name].update(values[name], images=1)
+            statistics[name].update(values[own[name]], images=1)
     return tuple(_spectrum(statistics[name], noise.quantizers[name], noise.sqnr_db[name]) for name in names)
 
 
@@ -154,6 +159,38 @@ def _spectrum(seen: TensorStatistics, quantizer: Quantizer, sqnr_db: float) -> S
 def _places(graph: Graph) -> dict[str, str]:
     """Name of a tensor to that of the tensor that holds what its readers see: itself, or what a pair makes of it."""
     return {t.name: _behind_pair(graph, t) for n in graph.nodes for t in n.outputs if t.name and not _in_pair(n)}
+
+
+def _counterparts(before: Graph, places: Mapping[str, str]) -> dict[str, str]:
+    """Tensor of the optimized model to the one of the model as given that it stands for."""
+    found = {}
+    for tensor in (t for n in before.nodes for t in n.outputs):
+        if tensor.name not in places:
+            continue
+        readers = before.consumers(tensor)
+        absorbed = len(readers) == 1 and readers[0].op == "BatchNormalization"
+        behind = readers[0].outputs[0].name if absorbed else ""
+        found[tensor.name] = behind if absorbed and behind not in places else tensor.name
+    return found
+
+
+def _in_other_terms(graph: Graph, sqnr_db: Mapping[str, float]) -> list[str]:
+    """Tensors whose error is large and nowhere behind them to be seen."""
+    odd = []
+    for tensor in (t for n in graph.nodes for t in n.outputs if sqnr_db.get(t.name, RUINED) < RUINED):
+        behind = [sqnr_db[t.name] for n in _readers(graph, tensor) for t in n.outputs if t.name in sqnr_db]
+        if behind and min(behind) > sqnr_db[tensor.name] + UNSEEN:
+            odd.append(tensor.name)
+    return odd
+
+
+def _readers(graph: Graph, tensor: Tensor) -> Iterator[Node]:
+    """Nodes that read a tensor, itself or behind its pair."""
+    for node in graph.consumers(tensor):
+        if _in_pair(node):
+            yield from _readers(graph, node.outputs[0])
+        else:
+            yield node
 
 
 def _in_pair(node: Node) -> bool:

@@ -1,8 +1,11 @@
 """What came out beside what came in: outputs, score, latency, and which layers really run in int8."""
 
+from dataclasses import asdict
+
 from onnxopt.analysis.cost import Cost
 from onnxopt.evaluation import measure
-from onnxopt.evaluation.metrics import Metric, score
+from onnxopt.evaluation.interval import drop_interval
+from onnxopt.evaluation.metrics import Metric, Score, score
 from onnxopt.evaluation.samples import JUDGED_SAMPLES, Samples
 from onnxopt.graph import Graph
 from onnxopt.optimization.subject import UNLIKE, Subject
@@ -46,11 +49,21 @@ def measure_outcome(
             "ask for less"
         )
     if metric is not None and report.budget is None:
-        report.before.score, after.score = (score(metric, s.run, samples.evaluation).value for s in sessions)
+        scores = [score(metric, s.run, samples.evaluation) for s in sessions]
+        report.before.score, after.score = (found.value for found in scores)
+        report.quality["drop"] = _drop(*scores, metric)
     if not subject.only_after:
         timing = time_stage(subject.runtime, subject.graph, graph, samples, seconds=SECONDS)
         _note_latency(timing, report)
     _note_fusion(subject, graph, report, costs, subject.runtime)
+
+
+def _drop(before: Score, after: Score, metric: Metric) -> dict[str, float] | None:
+    """How much of the score is probably lost; None for metrics that can only be computed over a whole set."""
+    evidence = before.evidence(), after.evidence()
+    if evidence[0] is None or evidence[1] is None:
+        return None
+    return asdict(drop_interval(evidence[0], evidence[1], sign=-1.0 if metric.lower_is_better else 1.0))
 
 
 def time_stage(

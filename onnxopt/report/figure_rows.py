@@ -41,11 +41,16 @@ def _scores(report: RunReport, before: Measured, after: Measured) -> Iterator[Ro
         return
     change = after.score - before.score
     interval = (report.budget or {}).get("interval") or report.quality.get("drop")
-    note = f"{change:+.4f}"
+    note = signed(change, 4)
     if interval is not None:
         level, low, high = f"{interval['level']:.0%}", interval["low"], interval["high"]
-        note += f"; the drop lies in {low:.4f} … {high:.4f} ({level} interval)"
+        note += f"; lost: {signed(low, 4)} … {signed(high, 4)} ({level} interval)"
     yield Row(report.metric, (f"{before.score:.4f}", f"{after.score:.4f}"), note, _tone_of_drop(interval))
+
+
+def signed(change: float, places: int) -> str:
+    """A difference with its sign, as it is printed."""
+    return f"{change:+.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _tone_of_drop(interval: dict[str, Any] | None) -> Tone:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from onnxopt.report.document import TIMES, Document, Facts, GroupDamage, Row, Stage, Table, Tile, Tone
-from onnxopt.report.figure_rows import figure_rows
+from onnxopt.report.figure_rows import figure_rows, signed
 from onnxopt.report.findings import Findings
 from onnxopt.report.record import PassRecord, StageRecord
 from onnxopt.report.run import RunReport
@@ -48,7 +48,7 @@ def run_tiles(report: RunReport) -> Iterator[Tile]:
         tone: Tone = "good" if gain - 1 > spread else "bad" if 1 - gain > spread else ""
         yield Tile(f"{gain:.2f} {TIMES}", f"as fast on {report.target['runtime']}", tone)
     if report.metric is not None and before.score is not None and after.score is not None:
-        yield Tile(f"{after.score:.3f}", f"{report.metric}, {after.score - before.score:+.3f}")
+        yield Tile(f"{after.score:.3f}", f"{report.metric}, {signed(after.score - before.score, 3)}")
     elif (share := _agreement(report)) is not None:
         yield Tile(f"{share:.1%}", "agreement with the model as given")
     if before.bytes:
@@ -89,7 +89,7 @@ def _accuracy(report: RunReport) -> str:
     before, after = report.before, report.after or report.before
     words = []
     if report.metric is not None and before.score is not None and after.score is not None:
-        words.append(f"{report.metric} goes from {before.score:.4f} to {after.score:.4f}")
+        words.append(f"the score, {report.metric}, goes from {before.score:.4f} to {after.score:.4f}")
     share = _agreement(report)
     if share is not None:
         words.append(f"it agrees with the model as given on {share:.1%} of what they see")
