@@ -51,7 +51,7 @@ def measure_outcome(
     if metric is not None and report.budget is None:
         scores = [score(metric, s.run, samples.evaluation) for s in sessions]
         report.before.score, after.score = (found.value for found in scores)
-        report.quality["drop"] = _drop(*scores, metric)
+        report.quality["drop"] = _drop(scores[0], scores[1], metric)
     if not subject.only_after:
         timing = time_stage(subject.runtime, subject.graph, graph, samples, seconds=SECONDS)
         _note_latency(timing, report)
