@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 @device_options
 @ci_options
 def batch(models: tuple[str, ...], **options: Any) -> None:
-    """Run a recipe over many models, and go on where one fails; exit 1 then.
+    """Run one recipe over many models.
 
-    What was done before, with the same model, recipe, data and packages, is not done again. Beside the recipe a lock
+    It goes on where one fails, and exits with 1 then. What was done before, with the same model, recipe, data and packages, is not done again. Beside the recipe a lock
     is kept (`recipe.lock`) that names packages and data; where they are others than it says, nothing is run.
     """
     from onnxopt.batch import find_models, lock_of, plan, run_jobs

@@ -10,9 +10,10 @@ import click
 @click.argument("folder", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
 @click.option("--package", metavar="NAME", help="Name of the package; default: onnxopt-NAME.")
 def new_pass(name: str, folder: Path | None, package: str | None) -> None:
-    """Make an installable package with the pass NAME in DIR: the pass, its test before and after, and its page.
+    """Make an installable package for a pass of your own.
 
-    All of it works as it is; DIR is by default the name of the package.
+    It holds the pass NAME, its test before and after, and its page; all of it works as it is. DIR is by default the
+    name of the package.
     """
     from onnxopt.new_pass import make_package
 

@@ -8,7 +8,21 @@ import pytest
 from onnxopt import OptimizationError, UsageError, registry
 from onnxopt.cli.main import main
 
-COMMANDS = "run auto doctor inspect explain profile compare bench bisect batch passes targets new-pass".split()
+COMMANDS = [
+    "run",
+    "auto",
+    "doctor",
+    "inspect",
+    "explain",
+    "profile",
+    "compare",
+    "bench",
+    "bisect",
+    "batch",
+    "passes",
+    "targets",
+    "new-pass",
+]
 
 
 def test_help_names_all_commands(onnxopt):
