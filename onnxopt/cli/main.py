@@ -13,6 +13,7 @@ from onnxopt.errors import OnnxoptError
 _COMMANDS = (
     "run",
     "auto",
+    "eval",
     "doctor",
     "inspect",
     "explain",

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from onnxopt.data import Boxes, Dataset, Sample
+from onnxopt.data import Array, Boxes, Dataset, InputSpec, Sample
 from onnxopt.errors import OptimizationError
 from onnxopt.evaluation.decoding import Reader, Task
+from onnxopt.evaluation.inputs import fill_batch
 from onnxopt.graph import Graph
 from onnxopt.runtime.ort import OrtSession
 
@@ -45,11 +46,26 @@ def choose_metric(graph: Graph, dataset: Dataset, decode: str | None = None) -> 
 
 def _task(graph: Graph, sample: Sample, decode: str | None) -> Task | None:
     try:
-        outputs = OrtSession(graph.to_proto(), optimized=False).run(sample.feeds)
+        outputs = OrtSession(graph.to_proto(), optimized=False).run(fill_batch(sample.feeds, _fixed(graph)))
     except OptimizationError:
         return None
-    arrays = {name: values for name, values in outputs.items() if isinstance(values, np.ndarray)}
-    return Reader(graph.metadata, decode).task(arrays, sample.feeds)
+    arrays = {name: _first(values) for name, values in outputs.items() if isinstance(values, np.ndarray)}
+    return Reader(graph.metadata, decode).task(arrays, {name: _first(values) for name, values in sample.feeds.items()})
+
+
+def _fixed(graph: Graph) -> list[InputSpec]:
+    """The inputs, each with the batch that the file says, or 1."""
+    firsts = {t.name: t.shape[0] if t.shape else 1 for t in graph.inputs}
+    return [
+        InputSpec(t.name, (first if isinstance(first, int) else 1,), np.dtype(np.float32))
+        for t in graph.inputs
+        for first in [firsts[t.name]]
+    ]
+
+
+def _first(values: Array) -> Array:
+    """The first sample of a batch."""
+    return values[:1] if values.ndim >= 2 else values
 
 
 def _boxes(label: object) -> str | None:
