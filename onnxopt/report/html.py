@@ -5,6 +5,7 @@ escape whatever they are given.
 """
 
 import base64
+import math
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,7 +78,8 @@ def html(document: Document) -> str:
         "bytes": bytes_text,
         "count": count_text,
         "data_url": _data_url,
-        "figure": lambda number, form: form % number,
+        "figure": lambda number, form: "equal" if number == math.inf else form % number,
+        "key": lambda number: str(number).replace("inf", "Infinity"),  # as JavaScript reads it
         "number": _number,
         "pixel": lambda value: f"{value:.1f}",
         "sign": lambda tone: SIGNS.get(tone, ""),
