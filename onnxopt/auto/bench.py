@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxopt import __version__
+from onnxopt.auto.giving_up import GivingUp, Hopeless
 from onnxopt.auto.store import Store, code_digest, key_of
 from onnxopt.auto.trial import Failed, Outcome, Trial
 from onnxopt.errors import OptimizationError, UsageError
@@ -134,11 +135,14 @@ class Bench:
             UsageError: The cache cannot be written.
         """
         began = time.monotonic()
+        stages = resolve(passes)
+        watchers = [*observers, GivingUp()] if len(stages) > 1 else observers
         try:
-            result = self.optimization.with_stages(resolve(passes), shared).run(None, observers, alone=False)
+            result = self.optimization.with_stages(stages, shared).run(None, watchers, alone=False)
             outcome: Outcome = Trial.of(result, passes, time.monotonic() - began)
         except OptimizationError as error:
-            result, outcome = None, Failed(passes, self.target, str(error), time.monotonic() - began)
+            excess = error.excess if isinstance(error, Hopeless) else None
+            result, outcome = None, Failed(passes, self.target, str(error), time.monotonic() - began, excess)
         self._store.put(self.key(passes), outcome, result.graph if result is not None else None)
         return outcome
 

@@ -5,12 +5,15 @@
 3. Less and less of the multiply-accumulates, in int8 where that kept the budget, else in float; until a share misses
    the budget. If it did so narrowly, the share half-way to the last good one is tried.
 
-Cuts that save nothing are not deepened: then there is nothing to prune.
+Cuts that save nothing are not deepened: then there is nothing to prune. Behind a cut int8 may keep no more layers float
+than it did without, since each of them takes back some of what the cut won.
 """
 
+import math
 from collections.abc import Mapping
 
 from onnxopt.auto.trial import Outcome, Trial
+from onnxopt.pipeline import with_option
 
 FLOAT, INT8, OTHER_RANGES = "simplify", "quantize", "quantize{method=percentile}"
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the multiply-accumulates that may remain
@@ -51,8 +54,8 @@ def why_no_more(done: Done) -> list[str]:
     for share in SHARES:
         outcome = done.get(pruned(share, base))
         if outcome is not None and not _kept(outcome):
-            lost = f"loses {outcome.verdict.drop:.4f}" if isinstance(outcome, Trial) else "fails"
-            said.append(f"prune below macs={share:g}: that {lost} already")
+            lost = f"that loses {outcome.verdict.drop:.4f} already" if isinstance(outcome, Trial) else outcome.reason
+            said.append(f"prune below macs={share:g}: {lost}")
             break
         if isinstance(outcome, Trial) and _saves_nothing(outcome, done, share, base):
             said.append(f"prune below macs={share:g}: nothing more can go")
@@ -61,8 +64,13 @@ def why_no_more(done: Done) -> list[str]:
 
 
 def pruned(share: float, base: str) -> str:
-    """The pipeline that cuts to a share of the MACs before another one."""
+    """The pipeline that cuts to a share of the MACs before another one; empty for none."""
     return f"prune{{macs={share:g}}}" + (f",{base}" if base else "")
+
+
+def frugal(int8: Trial) -> str:
+    """Its pipeline, with no more layers in float than it has, in percent rounded up."""
+    return str(with_option(int8.passes, INT8, "most", math.ceil(100 * int8.kept_float) / 100))
 
 
 def _ranges_may_pay(int8: Outcome) -> bool:
@@ -71,8 +79,13 @@ def _ranges_may_pay(int8: Outcome) -> bool:
 
 def _base(done: Done) -> str:
     """What follows on a cut: the int8 pipeline that kept the budget and is the fastest; empty for none."""
+    best = _best_int8(done)
+    return frugal(best) if best is not None else ""
+
+
+def _best_int8(done: Done) -> Trial | None:
     kept = [t for p in (INT8, OTHER_RANGES) if isinstance(t := done.get(p), Trial) and t.verdict.met]
-    return max(kept, key=lambda t: t.speedup).passes if kept else ""
+    return max(kept, key=lambda t: t.speedup, default=None)
 
 
 def _next_cut(done: Done) -> str | None:
@@ -96,13 +109,15 @@ def _kept(outcome: Outcome) -> bool:
 
 
 def _narrowly(outcome: Outcome) -> bool:
-    return isinstance(outcome, Trial) and outcome.verdict.drop <= FAR * outcome.verdict.allowed
+    if isinstance(outcome, Trial):
+        return outcome.verdict.drop <= FAR * outcome.verdict.allowed
+    return outcome.excess is not None and outcome.excess <= FAR
 
 
 def _saves_nothing(outcome: Outcome, done: Done, share: float, base: str) -> bool:
     """Whether a cut has as many MACs as the one before; a cut that was undone says nothing of deeper ones."""
     place = SHARES.index(share)
-    before = done.get(pruned(SHARES[place - 1], base)) if place else done.get(base or FLOAT)
+    before = done.get(pruned(SHARES[place - 1], base)) if place else _best_int8(done) or done[FLOAT]
     if not isinstance(outcome, Trial) or not isinstance(before, Trial) or outcome.undone:
         return False
     return outcome.macs >= before.macs

@@ -174,6 +174,8 @@ class _Search:
     @cached_property
     def steps(self) -> list[tuple[str, ...]]:
         """What to keep float after no, one, two, … quantizers were taken out, worst first, within `most`."""
+        if not self.options.most:
+            return [()]
         placement = plan(self.graph, self.context.target, self.context.get(Shapes))
         ranked = lone_sqnr(self.graph, self.context.target, placement, self.table, self.feeds[:RANKED_ON])
         cost = self.context.get(Cost)

@@ -40,10 +40,10 @@ def test_cuts_go_deeper_until_one_misses_and_then_half_way_back():
     assert list(done) == [
         "simplify",
         "quantize",
-        "prune{macs=0.9},quantize",
-        "prune{macs=0.8},quantize",
-        "prune{macs=0.7},quantize",
-        "prune{macs=0.75},quantize",
+        "prune{macs=0.9},quantize{most=0.0}",
+        "prune{macs=0.8},quantize{most=0.0}",
+        "prune{macs=0.7},quantize{most=0.0}",
+        "prune{macs=0.75},quantize{most=0.0}",
     ]
     assert why_no_more(done) == [
         f"{OTHER_RANGES}: quantize keeps the budget already, and hardly a layer had to stay float for it",
@@ -52,23 +52,26 @@ def test_cuts_go_deeper_until_one_misses_and_then_half_way_back():
 
 
 def test_a_first_cut_that_misses_by_far_ends_it():
-    assert list(follow(losing(**{"0_9": 0.2}))) == ["simplify", "quantize", "prune{macs=0.9},quantize"]
+    assert list(follow(losing(**{"0_9": 0.2}))) == ["simplify", "quantize", "prune{macs=0.9},quantize{most=0.0}"]
 
 
 def test_a_first_cut_that_misses_narrowly_is_tried_milder():
-    assert list(follow(losing(**{"0_9": 0.02})))[-1] == "prune{macs=0.95},quantize"
+    assert list(follow(losing(**{"0_9": 0.02})))[-1] == "prune{macs=0.95},quantize{most=0.0}"
 
 
 def test_a_model_in_which_nothing_can_go_is_cut_once():
     done = follow(lambda passes: trial(passes, 0.0))
-    assert [p for p in done if "prune" in p] == ["prune{macs=0.9},quantize"]
+    assert [p for p in done if "prune" in p] == ["prune{macs=0.9},quantize{most=0.0}"]
     assert "nothing more can go" in why_no_more(done)[-1]
 
 
 def test_a_cut_that_was_undone_says_nothing_of_deeper_ones():
     undone = ("prune{macs=0.9}: slower",)
     done = follow(lambda passes: trial(passes, 0.0, undone=undone if "0.9" in passes else ()))
-    assert [p for p in done if "prune" in p] == ["prune{macs=0.9},quantize", "prune{macs=0.8},quantize"]
+    assert [p for p in done if "prune" in p] == [
+        "prune{macs=0.9},quantize{most=0.0}",
+        "prune{macs=0.8},quantize{most=0.0}",
+    ]
 
 
 def test_where_int8_misses_the_budget_other_ranges_are_tried_and_then_float_cuts():
@@ -82,13 +85,20 @@ def test_where_layers_stay_float_the_faster_ranges_are_built_upon():
         speed = 2.0 if passes == OTHER_RANGES else 1.5
         return trial(passes, 0.5 if "prune" in passes else 0.0, speedup=speed, kept_float=0.1)
 
-    assert list(follow(outcome))[2:] == [OTHER_RANGES, pruned(0.9, OTHER_RANGES)]
+    assert list(follow(outcome))[2:] == [OTHER_RANGES, pruned(0.9, "quantize{method=percentile, most=0.1}")]
+
+
+def test_a_cut_that_was_given_up_narrowly_is_tried_milder():
+    def outcome(passes):
+        return Failed(passes, "ort", "no", 1.0, 2.0) if "0.9" in passes else trial(passes, 0.0)
+
+    assert list(follow(outcome))[2:] == ["prune{macs=0.9},quantize{most=0.0}", "prune{macs=0.95},quantize{most=0.0}"]
 
 
 def test_what_gives_no_model_is_not_deepened():
     done = follow(lambda p: Failed(p, "ort", "no", 1.0) if "prune" in p else trial(p, 0.0))
-    assert list(done)[2:] == ["prune{macs=0.9},quantize"]
-    assert why_no_more(done)[-1] == "prune below macs=0.9: that fails already"
+    assert list(done)[2:] == ["prune{macs=0.9},quantize{most=0.0}"]
+    assert why_no_more(done)[-1] == "prune below macs=0.9: no"
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
