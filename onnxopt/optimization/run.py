@@ -12,6 +12,7 @@ from onnxopt import __version__, apart, formats, gates, guard
 from onnxopt import recipe as recipes
 from onnxopt.calibration.store import TableFile
 from onnxopt.calibration.table import CalibrationTable
+from onnxopt.doctor import short as doctor
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation.budget import Budget, Judge, Verdict
 from onnxopt.evaluation.choosing import choose_metric
