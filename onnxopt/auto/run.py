@@ -115,8 +115,8 @@ def _findings(
     kept = [t for t in ranking.trials if t.verdict.met]
     refused = _refused(kept, gates, first)
     good = [t for t in kept if (t.passes, t.target) not in refused]
-    if not good and not stopped:
-        _refuse(kept, refused, ranking)
+    if not good and stopped != INTERRUPTED:
+        _refuse(kept, refused, ranking, stopped)
     done = seeking.done[seeking.fastest()]
     samples = optimization.samples
     return Findings(
@@ -160,10 +160,11 @@ def _refused(kept: Sequence[Trial], gates: Sequence[Gate], bench: Bench) -> dict
     return found
 
 
-def _refuse(kept: Sequence[Trial], refused: Mapping[tuple[str, str], str], ranking: Ranking) -> None:
+def _refuse(kept: Sequence[Trial], refused: Mapping[tuple[str, str], str], ranking: Ranking, stopped: str) -> None:
     """Say that nothing may be handed back."""
+    so_far = f" so far ({stopped})" if stopped else ""
     if not kept:
         best = min(ranking.trials, key=lambda t: t.verdict.drop)
-        raise OptimizationError(f"no candidate keeps the budget; the best is {best.passes}: {best.verdict}")
+        raise OptimizationError(f"no candidate keeps the budget{so_far}; the best is {best.passes}: {best.verdict}")
     reasons = "; ".join(f"{passes} on {target}: {why}" for (passes, target), why in refused.items())
-    raise GateMissed(f"refused: no candidate keeps all gates ({reasons}); nothing is written")
+    raise GateMissed(f"refused: no candidate keeps all gates{so_far} ({reasons}); nothing is written")
