@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxopt.analysis.cost import WEIGHTED
 from onnxopt.analysis.shapes import Shape, Shapes, infer
 from onnxopt.calibration.collect import portions
 from onnxopt.calibration.statistics import TensorStatistics
@@ -28,6 +29,9 @@ MEMORY = 2**29  # bytes of activations of both models that are held at a time
 BINS = 96
 RUINED, UNSEEN = 6.0, 10.0  # dB: half of the amplitude is wrong; and what a layer never takes back by chance
 Inferred = tuple[Mapping[str, Shape], Mapping[str, Any]]
+LINEAR = frozenset(
+    {*WEIGHTED, "Add", "Sub", "Mul", "Div", "BatchNormalization", "Concat", "Relu", "LeakyRelu", "MaxPool"}
+)
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
@@ -143,6 +147,7 @@ def worst_spectra(
 def _spectrum(seen: TensorStatistics, quantizer: Quantizer, sqnr_db: float) -> Spectrum:
     assert seen.histogram is not None
     centres, counts = seen.histogram.occupied()
+    centres = np.clip(centres, seen.minimum, seen.maximum)  # those of the outer cells lie outside
     binned, edges = np.histogram(centres, BINS, (seen.minimum, max(seen.maximum, seen.minimum + 1e-9)), weights=counts)
     outside = (centres < quantizer.low - quantizer.scale / 2) | (centres > quantizer.high + quantizer.scale / 2)
     return Spectrum(
@@ -174,13 +179,16 @@ def _counterparts(before: Graph, places: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _in_other_terms(graph: Graph, sqnr_db: Mapping[str, float]) -> list[str]:
-    """Tensors whose error is large and nowhere behind them to be seen."""
-    odd = []
-    for tensor in (t for n in graph.nodes for t in n.outputs if sqnr_db.get(t.name, RUINED) < RUINED):
-        behind = [sqnr_db[t.name] for n in _readers(graph, tensor) for t in n.outputs if t.name in sqnr_db]
-        if behind and min(behind) > sqnr_db[tensor.name] + UNSEEN:
-            odd.append(tensor.name)
+def _in_other_terms(graph: Graph, sqnr_db: Mapping[str, float]) -> set[str]:
+    """Tensors whose error is large, and that layers behind take back: linear ones, for others may hide an error."""
+    odd: set[str] = set()
+    for tensor in (t for n in reversed(graph.nodes) for t in n.outputs if sqnr_db.get(t.name, RUINED) < RUINED):
+        readers = list(_readers(graph, tensor))
+        behind = [t.name for n in readers for t in n.outputs if t.name in sqnr_db]
+        if not behind or any(n.op not in LINEAR for n in readers):
+            continue
+        if all(name in odd or sqnr_db[name] > sqnr_db[tensor.name] + UNSEEN for name in behind):
+            odd.add(tensor.name)
     return odd
 
 
