@@ -10,6 +10,7 @@ from onnxopt import __version__
 from onnxopt.auto.giving_up import GivingUp, Hopeless
 from onnxopt.auto.store import Store, code_digest, key_of
 from onnxopt.auto.trial import Failed, Outcome, Trial
+from onnxopt.data import is_symbol, load_symbol
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.manager import Observer
 from onnxopt.optimization import Optimization, Wanted
@@ -98,7 +99,7 @@ class Bench:
             "data": samples.data.digest(),
             "evaluation": samples.evaluation.digest(),
             "metric": self.optimization.metric.name if self.optimization.metric is not None else None,
-            "metric_code": code_digest(question.metric) if callable(question.metric) else "",
+            "metric_code": code_digest(_code(question.metric)),
             "max_drop": str(question.max_drop),
             "onnxopt": __version__,
             "versions": host.versions(*PACKAGES),
@@ -145,6 +146,11 @@ class Bench:
             result, outcome = None, Failed(passes, self.target, str(error), time.monotonic() - began, excess)
         self._store.put(self.key(passes), outcome, result.graph if result is not None else None)
         return outcome
+
+
+def _code(metric: Any) -> Any:
+    """What a metric of the user's own is made of; its name alone does not tell whether it has changed."""
+    return load_symbol(metric) if isinstance(metric, str) and is_symbol(metric) else metric
 
 
 def _runtime(subject: Subject) -> Runtime:

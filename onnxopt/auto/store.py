@@ -32,7 +32,7 @@ def key_of(facts: Mapping[str, Any]) -> str:
 def code_digest(thing: Any) -> str:
     """SHA-256 of the file that a metric of the user's own stands in; empty where there is none."""
     try:
-        file = inspect.getsourcefile(thing)
+        file = inspect.getsourcefile(thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing))
     except TypeError:
         return ""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file is not None and Path(file).is_file() else ""
