@@ -3,27 +3,35 @@
 from onnxopt.auto.findings import Findings
 from onnxopt.auto.trial import Trial
 from onnxopt.auto.words import advice
-from onnxopt.report.document import Candidate, Document, Facts, Pareto, Row, Table, Tile
+from onnxopt.report.document import Candidate, Document, Facts, Pareto, Tile
 
 
 def document(found: Findings) -> Document:
-    """The page: advice, tiles, plot, all candidates, and how to make them again."""
+    """The page: advice, tiles, the plot with all candidates, and how to make them again."""
     said = advice(found)
     return Document(
         title=f"{found.model}: which model to ship",
         lines=tuple(said),
         tiles=_tiles(found),
         warnings=(*found.warnings, *([found.stopped] if found.stopped else [])),
-        tables=(_table(found),),
         pareto=pareto(found, said[0]),
         facts=(
             Facts("Environment", tuple(found.environment.items())),
             Facts("Runtimes", tuple(found.targets.items())),
             Facts("Data", (*((k, str(v)) for k, v in found.data.items()), ("judged on", found.judged_on))),
             Facts("Model", (("file", found.model), ("SHA-256", found.digest))),
+            *([Facts("Not tried, or refused", _left(found))] if _left(found) else []),
         ),
         recipe=found.picks.balanced.recipe if found.picks is not None else "",
     )
+
+
+def _left(found: Findings) -> tuple[tuple[str, str], ...]:
+    """What was not tried, gave no model or missed a gate, and why."""
+    refused = [(f"{passes} on {target}", why) for (passes, target), why in found.refused.items()]
+    failed = [(f"{one.passes} on {one.target}", one.reason) for one in found.failed]
+    parts = [why.partition(": ") for why in found.left_out]
+    return (*((what, why) for what, _, why in parts), *failed, *refused)
 
 
 def pareto(found: Findings, text: str = "") -> Pareto:
@@ -66,27 +74,4 @@ def _tiles(found: Findings) -> tuple[Tile, ...]:
         Tile(f"{pick.bytes / found.bytes:.0%}", "of the size"),
         Tile(f"{pick.verdict.after:.4f}", f"{pick.verdict.metric}, was {pick.verdict.before:.4f}"),
         Tile(str(len(found.trials)), "candidates measured"),
-    )
-
-
-def _table(found: Findings) -> Table:
-    columns = ("target", "ms", "x faster", "MB", "loss", "interval of the loss", "")
-    return Table("Candidates", columns, tuple(_row(t, found) for t in found.trials), sortable=True)
-
-
-def _row(trial: Trial, found: Findings) -> Row:
-    verdict, interval = trial.verdict, trial.verdict.interval
-    return Row(
-        name=trial.passes,
-        cells=(
-            trial.target,
-            f"{trial.latency_ms:.3f}",
-            f"{trial.speedup:.2f}",
-            f"{trial.bytes / 1e6:.2f}",
-            f"{verdict.drop:.4f}",
-            f"{interval.low:.4f} … {interval.high:.4f}" if interval is not None else "",
-            "kept" if trial in found.kept else "missed",
-        ),
-        note=", ".join(found.picks.names(trial)) if found.picks is not None else "",
-        tone="good" if trial in found.kept else "bad",
     )
