@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--emulate", metavar="FOLDER", help="Run other machines' tests: what tests/targets/emulate.sh made."
     )
+    parser.addoption("--ultralytics", metavar="PYTHON", help="Let Ultralytics load results: a Python that has it.")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
