@@ -115,16 +115,18 @@ class Pareto:
     """What was tried, for a plot of score over latency.
 
     Attributes:
-        metric: Name of the score; more is better.
+        metric: Name of the score.
         candidates: The models, the one as given first.
         text: What to take and why.
-        limit: The lowest score that keeps the budget; None where there is none.
+        limit: The worst score that keeps the budget; None where there is none.
+        lower_is_better: Whether less of the score is better, as of an error.
     """
 
     metric: str
     candidates: tuple[Candidate, ...]
     text: str = ""
     limit: float | None = None
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
