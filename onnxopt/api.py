@@ -61,10 +61,8 @@ def optimize(
         target: Name or table; default `ort`.
         data: What to calibrate and fit on: path, `Dataset`, or an iterable of feeds; see `--data`.
         eval_data: What to score on; default: the source's validation split, else held-out samples of `data`.
-        metric: `top1`, `coco-map`, `module:function`, a function `(outputs, sample) -> float`, or an object with
-            `update(outputs, sample)` and `compute() -> float`.
-        max_drop: Accuracy budget: `"1%"` of the float score, or points; without a metric, of agreement with the float
-            model. See `evaluation.budget`.
+        metric: A name such as `top1`, `module:function`, a function or an object; see `evaluation.metrics`.
+        max_drop: Accuracy budget, `"1%"` of the float score or points; see `evaluation.budget`.
         require: Gates that the result has to keep, such as `"map>=-1pt,speedup>=1.2"`; see `gates`.
         calibration_table: File of ranges. If it is there, only what it lacks is measured; else it is written.
         preprocess: How pictures become inputs; default: inferred from metadata.
@@ -85,10 +83,9 @@ def optimize(
         raise UsageError("nothing to do: give passes or a recipe")
     asked = Wanted(passes, target, data, eval_data, metric, max_drop, calibration_table, preprocess, samples, require)
     wanted = asked.or_else(said)
-    stages = resolve(wanted.pipeline)
     optimization = Optimization(
         Subject(model, table_of(wanted.target or "ort"), input_shapes),
-        stages,
+        resolve(wanted.pipeline),
         wanted,
         undo=not keep_anyway and (said is None or said.never_slower),
         enforced=not keep_anyway,
