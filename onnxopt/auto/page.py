@@ -45,6 +45,7 @@ def pareto(found: Findings, text: str = "") -> Pareto:
         candidates=(given, *(_candidate(t, found, sign, front=t in front) for t in found.trials)),
         text=text,
         limit=verdict.before - sign * verdict.allowed,
+        lower_is_better=sign < 0,
     )
 
 
