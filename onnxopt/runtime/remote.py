@@ -138,12 +138,14 @@ class RemoteSession:
     Attributes:
         number: What the runner calls it.
         output_names: Of the model.
+        seconds: What the last run took there, without the way.
     """
 
     def __init__(self, runtime: RemoteRuntime, number: int, output_names: list[str]) -> None:
         self.runtime = runtime
         self.number = number
         self.output_names = output_names
+        self.seconds = 0.0
         weakref.finalize(self, runtime.forget, number)
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
@@ -152,6 +154,7 @@ class RemoteSession:
         wanted = list(outputs) if outputs is not None else None
         request = {"do": "run", "number": self.number, "names": names, "outputs": wanted}
         found, parts = self.runtime.ask(request, contents, doing="run")
+        self.seconds = found["seconds"]
         return unpack_arrays(found["names"], parts)
 
     def prepare(self, feeds: Feeds) -> "RemoteRun":

@@ -334,9 +334,13 @@ class Runner:
         return {"number": self._keep(self._models, model), "outputs": model.output_names}, []
 
     def _do_run(self, number: int, names: list[str], outputs: list[str] | None, parts: Sequence[bytes] = ()) -> Reply:
-        """Run a model once."""
-        found, contents = pack_arrays(self._models[number].run(unpack_arrays(names, parts), outputs))
-        return {"names": found}, contents
+        """Run a model once, and say how long it took."""
+        feeds = unpack_arrays(names, parts)
+        began = time.perf_counter()
+        results = self._models[number].run(feeds, outputs)
+        seconds = time.perf_counter() - began
+        found, contents = pack_arrays(results)
+        return {"names": found, "seconds": seconds}, contents
 
     def _do_feed(self, names: list[str], parts: Sequence[bytes] = ()) -> Reply:
         """Keep inputs to time models on."""

@@ -77,6 +77,14 @@ def test_candidates_are_timed_there_in_turns(runtime):
     assert timed["a"].speedup == latency.Spread(1, 0)
 
 
+def test_a_run_says_what_it_took_there(runtime):
+    graph = parse_graph(NET)
+    session = runtime.open(graph.to_proto())
+    began = time.perf_counter()
+    session.run(random_feeds(graph))
+    assert 0 < session.seconds < time.perf_counter() - began
+
+
 def test_here_and_there_are_not_timed_together(runtime):
     graph = parse_graph(NET)
     there = prepared(runtime.open(graph.to_proto()), random_feeds(graph))
