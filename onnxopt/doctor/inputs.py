@@ -83,6 +83,8 @@ def _dead_channels(sweep: Sweep, name: str, flat: int) -> Iterator[Finding]:
 def alike(sweep: Sweep) -> Iterator[Finding]:
     """The same sample again and again, or nearly the same."""
     count = len(sweep.glances)
+    if all(_is_flat(glance, name) for glance in sweep.glances for name in glance.low):
+        return  # said already, and empty pictures are all alike
     groups = Counter(glance.digest for glance in sweep.glances)
     spare = count - len(groups)
     if count > 1 and spare >= MANY_TWINS * count:
@@ -116,13 +118,16 @@ def twins_of(glances: Sequence[Glance]) -> list[tuple[int, int]]:
         digests = [glance.digest for glance in glances]
         first = [digests.index(digest) for digest in digests]
         return [(before, index) for index, before in enumerate(first) if before < index]
-    table: Array = np.stack([thumb.ravel() for thumb in thumbs]) if thumbs else np.zeros((0, 1))
-    span = float(table.max() - table.min()) if thumbs else 0.0
+    if not thumbs:
+        return []
+    pictures: Array = np.stack(thumbs)
+    span = np.ptp(pictures, axis=(0, 1, 2))  # of each channel: normalization shifts and scales them differently
+    table = (pictures / np.where(span > 0, span, 1.0)).reshape(len(thumbs), -1)
     found = []
     for index in range(1, len(table)):
         distances = np.sqrt(((table[:index] - table[index]) ** 2).mean(axis=1))
         nearest = int(distances.argmin())
-        if distances[nearest] <= NEAR * span:
+        if distances[nearest] <= NEAR:
             found.append((nearest, index))
     return found
 

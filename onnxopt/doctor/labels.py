@@ -93,17 +93,17 @@ WAYS: tuple[Way, ...] = (
 def boxes(seen: Sequence[Seen]) -> Iterator[Finding]:
     """Boxes that fit what the model finds only if they are read in another way."""
     pictures = [
-        (one, found)
+        (one.label.xyxy, one.image, found)
         for one in seen
         if isinstance(one.label, Boxes) and len(one.label) and one.image is not None
         if len(found := _confident(one))
     ]
     if len(pictures) < FEWEST:
         return
-    given = np.asarray([_fit(one.label.xyxy, found) for one, found in pictures])
+    given = np.asarray([_fit(xyxy, found) for xyxy, _, found in pictures])
     best: tuple[float, Way, Array] | None = None
     for way in WAYS:
-        fits = np.asarray([_fit(way.read(one.label.xyxy, one.image), found) for one, found in pictures])
+        fits = np.asarray([_fit(way.read(xyxy, image), found) for xyxy, image, found in pictures])
         if best is None or fits.mean() > best[0]:
             best = (float(fits.mean()), way, fits)
     assert best is not None
@@ -184,7 +184,7 @@ def _classes(matched: Sequence[tuple[int, int]], count: int, names: Sequence[str
     if fits.mean() > AGREED and by_chance < NOISE:
         yield Finding(
             "classes-shifted",
-            f"The labels' classes are shifted by one: what they call {pairs[0, 0]} is {pairs[0, 0] + step} to the model.",
+            f"The labels' classes are shifted by one: their {pairs[0, 0]} is the model's {pairs[0, 0] + step}.",
             f"of {len(matched)} {what}, the classes agree for {agreed.mean():.0%} as they are and for "
             f"{fits.mean():.0%} shifted",
             min(MOST_SURE, 1 - by_chance),

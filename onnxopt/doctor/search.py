@@ -1,12 +1,13 @@
 """Looks for the preparation that suits the model best, and for what is wrong with the one given.
 
 1. From the one given, one setting is changed at a time; the change that is least likely to look better by chance is
-   kept, as long as one is beyond noise. What the model's family expects is given up only for overwhelming evidence.
+   kept, as long as one is beyond noise. What the model's family expects is given up only for overwhelming evidence,
+   and how it expects pictures to be fitted not at all: enlarged objects are found more easily, whatever is right.
 2. Where the family expects something else than what came of that, and measuring does not speak against it, it is
    right. Settings that make no difference to these pictures are passed over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from onnxopt.data import Preprocess
@@ -93,8 +94,12 @@ def search(trials: Trials, family: Expected | None, settings: frozenset[Name]) -
     if family is not None:
         best, changes = _as_expected(trials, family, best, changes)
     kept = [change for change in changes.values() if change.setting.differs(given, best)]
-    usual = isinstance(trials.view, PictureView) and family is not None
-    if kept and usual and not any(setting.differs(best, family.preprocess) for setting in SETTINGS):
+    if (
+        kept
+        and family is not None
+        and isinstance(trials.view, PictureView)
+        and not any(setting.differs(best, family.preprocess) for setting in SETTINGS)
+    ):
         best = family.preprocess  # the same, but for settings that do not matter, and known by name
     return Preparation(given, best, kept)
 
@@ -104,7 +109,8 @@ def _measured(
 ) -> tuple[Preprocess, dict[str, Change]]:
     best, changes = trials.view.given, dict[str, Change]()
     for _ in range(STEPS):
-        candidates = [(s, other) for s in SETTINGS if s.name in settings for other in s.alternatives(best)]
+        tried = [setting for setting in SETTINGS if setting.name in settings]
+        candidates = [(s, other) for s in tried for other in _alternatives(s, best, family, trials)]
         judged = [
             (setting, other, trials.compare(other, best, ranges=setting.is_range))
             for setting, other in candidates
@@ -122,6 +128,13 @@ def _measured(
         changes[setting.name] = Change(setting, best, other, found.says, sure)
         best = other
     return best, changes
+
+
+def _alternatives(setting: Setting, best: Preprocess, family: Expected | None, trials: Trials) -> Iterable[Preprocess]:
+    """What a setting may be instead; how pictures are fitted is what the family says, where there is one."""
+    if family is None or not setting.is_geometry or setting.name not in trials.view.known:
+        return setting.alternatives(best)
+    return [setting.adopt(best, family.preprocess)] if setting.differs(best, family.preprocess) else []
 
 
 def _bar(setting: Setting, best: Preprocess, family: Expected | None, trials: Trials) -> float:

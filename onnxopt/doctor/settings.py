@@ -36,6 +36,11 @@ class Setting:
         """Whether this is the range of values."""
         return self.name == "values"
 
+    @property
+    def is_geometry(self) -> bool:
+        """Whether this is how a picture is fitted into the input."""
+        return self.name in {"resize", "align", "pad"}
+
     def differs(self, a: Preprocess, b: Preprocess) -> bool:
         """Whether two preparations differ in this."""
         if self.is_range:

@@ -20,7 +20,7 @@ from onnxopt.evaluation.metrics.categories import category_ids
 from onnxopt.runtime.adapter import Session
 
 NOISE = 0.01  # a chance below this is not put down to noise
-FIRST = 16  # samples on which a preparation has to look better, before the others are run
+FIRST = 12  # samples on which a preparation has to look better, before the others are run
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,14 @@ RANGES: Mapping[str, Preprocess] = {
     "values normalized by ImageNet's mean and deviation": Preprocess(mean=IMAGENET[0], std=IMAGENET[1]),
     "-1..1": Preprocess(mean=(0.5,), std=(0.5,)),
 }
-# Nobody wants these; arrays come in them by mistake.
+# Nobody wants these; data come in them by mistake.
 MISTAKES: Mapping[str, Preprocess] = {
     "values divided by 255 twice": Preprocess(scale=1 / 255**2),
     "values normalized without being divided by 255": Preprocess(scale=1.0, mean=IMAGENET[0], std=IMAGENET[1]),
+    "normalized values divided by 255": Preprocess(mean=IMAGENET[0], std=tuple(255 * s for s in IMAGENET[1])),
+    "normalized values times 255": Preprocess(mean=IMAGENET[0], std=tuple(s / 255 for s in IMAGENET[1])),
+    "-1..1 divided by 255": Preprocess(mean=(0.5,), std=(127.5,)),
+    "0..255 times 255": Preprocess(scale=255.0),
 }
 FAR_APART = 20.0  # times the spread: another range, not another normalization
 SPANNED = 0.5  # of a range, by arrays that are in it; photographs nearly always hold black and white

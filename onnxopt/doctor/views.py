@@ -8,7 +8,7 @@ here, and the other one BGR.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TypeAlias
 
 import numpy as np
 
@@ -23,28 +23,17 @@ THINNEST = 4  # pixels; a border that is thinner may be part of a picture
 LETTERBOXED = 0.25  # of the samples have such borders, if any was made by a letterbox
 
 
-class View(Protocol):
-    """Samples that can be prepared in several ways.
+@dataclass(frozen=True)
+class PictureView:
+    """Picture files: any preparation can be made.
 
     Attributes:
+        dataset: The samples.
+        source: Their files.
         given: How they are prepared as they came.
         can: The settings that can be changed.
         known: The settings of which `given` is what was done, rather than a name for it.
-        spec: The input that they feed.
     """
-
-    given: Preprocess
-    can: frozenset[Name]
-    known: frozenset[Name]
-    spec: InputSpec
-
-    def samples(self, preprocess: Preprocess) -> Iterable[Sample]:
-        """Return the samples as a preparation makes them, always in the same order."""
-
-
-@dataclass(frozen=True)
-class PictureView:
-    """Picture files: any preparation can be made."""
 
     dataset: Dataset
     source: PictureSource
@@ -87,7 +76,15 @@ class Border:
 
 @dataclass(frozen=True)
 class ArrayView:
-    """Ready-made arrays of pictures: pixels can be changed, as far as they are known."""
+    """Ready-made arrays of pictures: pixels can be changed, as far as they are known.
+
+    Attributes:
+        dataset: The samples.
+        spec: The input that they feed.
+        given: How they seem to be prepared.
+        can: The settings that can be changed.
+        known: The settings of which `given` is what was done, rather than a name for it.
+    """
 
     dataset: Dataset
     spec: InputSpec
@@ -105,6 +102,9 @@ class ArrayView:
             if self.given.resize == "letterbox":
                 pixels = _boxed(pixels, preprocess, self.given)
             yield replace(sample, feeds={self.spec.name: from_pixels(pixels, self.spec, preprocess)})
+
+
+View: TypeAlias = PictureView | ArrayView
 
 
 def view_of(dataset: Dataset, inputs: Sequence[InputSpec], swept: Sequence[Array]) -> View | None:
@@ -194,10 +194,10 @@ def _boxed(pixels: Array, preprocess: Preprocess, given: Preprocess) -> Array:
     return canvas
 
 
-def _reordered(pixels: Array, preprocess: Preprocess) -> Any:
+def _reordered(pixels: Array, preprocess: Preprocess) -> Array:
     """Swap red and blue if the preparation has them swapped; doing it twice undoes it."""
-    return pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]] if _swaps(pixels, preprocess) else pixels
-
-
-def _swaps(pixels: Array, preprocess: Preprocess) -> bool:
-    return preprocess.color == "bgr" and pixels.shape[2] >= 3
+    channels = pixels.shape[2]
+    if preprocess.color != "bgr" or channels < 3:
+        return pixels
+    swapped: Array = pixels[:, :, [2, 1, 0, *range(3, channels)]]
+    return swapped
