@@ -130,7 +130,8 @@ def _coco_labels(labels: Path, folder: Path) -> Path:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, picture in enumerate(pictures, 1):
-        width, height = Image.open(picture).size
+        with Image.open(picture) as opened:
+            width, height = opened.size
         images.append({"id": image_id, "file_name": picture.name, "width": width, "height": height})
         text = labels.parent / content["val"].replace("images", "labels") / f"{picture.stem}.txt"
         for line in text.read_text().splitlines() if text.is_file() else ():
