@@ -44,7 +44,8 @@ class Pair:
         target: What it is for.
         runtime: The target's; None where it cannot run here.
         inputs: Sizes to run at.
-        samples: Held-out ones.
+        samples: Held-out ones, to measure on.
+        shown: Those whose pictures are shown.
         only_after: Whether the target runs the second model alone.
         decode: Decoder that the user named; None: found.
         notes: What could not be measured, and why; grows.
@@ -56,6 +57,7 @@ class Pair:
     runtime: Runtime | None
     inputs: Sequence[InputSpec]
     samples: Dataset
+    shown: Dataset
     only_after: bool = False
     decode: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -138,7 +140,7 @@ class Pair:
         before, after = self.before.to_proto(), self.after.to_proto()
         reference = OrtSession(before, optimized=False) if self.only_after else self.runtime.open(before)
         reader = Reader(self.before.metadata, self.decode)
-        return compare_frames(reference, self.runtime.open(after), self.samples.take(FRAMES), reader)
+        return compare_frames(reference, self.runtime.open(after), self.shown.take(FRAMES), reader)
 
 
 def _energy(model: onnx.ModelProto, runtime: Runtime, feeds: Feeds, meter: EnergyMeter) -> float | None:

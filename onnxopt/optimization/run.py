@@ -236,6 +236,7 @@ class Optimization:
             subject.runtime,
             subject.inputs,
             self.samples.holdout,
+            self.samples.evaluation,
             only_after=subject.only_after,
         )
         return pair.measure()
