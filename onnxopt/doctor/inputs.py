@@ -66,11 +66,11 @@ def _is_flat(glance: Glance, name: str) -> bool:
 def _dead_channels(sweep: Sweep, name: str, flat: int) -> Iterator[Finding]:
     low = np.stack([glance.low[name] for glance in sweep.glances])
     high = np.stack([glance.high[name] for glance in sweep.glances])
-    dead = (low == high).all(axis=0)
+    dead = low.min(axis=0) == high.max(axis=0)
     if not dead.any() or flat == len(sweep.glances):
         return
     numbers = ", ".join(map(str, np.flatnonzero(dead)))
-    value = ", ".join(f"{v:g}" for v in sorted({round(float(v), 4) for v in low[:, dead].ravel()})[:3])
+    value = ", ".join(f"{v:g}" for v in low[0, dead])
     yield Finding(
         "dead-channel",
         f"Channel {numbers} of input '{name}' holds one value ({value}) in every sample.",

@@ -37,7 +37,7 @@ def affine(preprocess: Preprocess, channels: int = 3) -> tuple[Array, Array]:
         np.broadcast_to(np.asarray(v), channels) if len(v) in {1, channels} else np.full(channels, np.mean(v))
         for v in (preprocess.mean, preprocess.std)
     )
-    return preprocess.scale / std, -mean / std
+    return preprocess.scale / std, 0.0 - mean / std
 
 
 def same_values(a: Preprocess, b: Preprocess) -> bool:
