@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from onnxopt import __version__, apart, doctor, formats, gates, guard
+from onnxopt import __version__, apart, formats, gates, guard
 from onnxopt import recipe as recipes
 from onnxopt.calibration.store import TableFile
 from onnxopt.calibration.table import CalibrationTable
