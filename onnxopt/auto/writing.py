@@ -34,11 +34,6 @@ COLUMNS = (
     "front",
     "picked",
 )
-# Colours for those whose viewer knows no page around the plot.
-_STYLE = (
-    "<style>svg{--ink:#1c1c1e;--muted:#6b6b70;--line:#d5d5da;--blue:#2a5db0;--orange:#c75d00;--green:#2d7d46;"
-    "--purple:#7b4fa3;background:#fff;font-family:sans-serif}</style>"
-)
 
 
 def write_models(found: Findings, picks: Picks, folder: Path) -> list[Path]:
@@ -71,10 +66,8 @@ def write_front(found: Findings, folder: Path) -> list[Path]:
     if find_spec("matplotlib") is not None:
         from onnxopt.report.charts import pareto_chart  # noqa: PLC0415 - an extra
 
-        drawn = pareto_chart(pareto(found))
-        start, rest = drawn.split(">", 1)
         files.append(folder / "pareto.svg")
-        model_io.write_text(files[1], f"{start}>{_STYLE}{rest}")
+        model_io.write_text(files[1], pareto_chart(pareto(found), alone=True))
     return files
 
 

@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 from onnxopt.report.document import GroupDamage, Pareto, Spectrum
 
 INK, MUTED, LINE, BLUE, ORANGE, GREEN, PURPLE = (f"#0101{i:02x}" for i in range(1, 8))
-VARIABLES = {
-    INK: "ink",
-    MUTED: "muted",
-    LINE: "line",
-    BLUE: "blue",
-    ORANGE: "orange",
-    GREEN: "green",
-    PURPLE: "purple",
+VARIABLES = {  # in the page's style, and what they are there in light
+    INK: ("ink", "#1d2125"),
+    MUTED: ("muted", "#626a73"),
+    LINE: ("line", "#e2e3de"),
+    BLUE: ("blue", "#0072b2"),
+    ORANGE: ("orange", "#c75000"),
+    GREEN: ("green", "#00795a"),
+    PURPLE: ("purple", "#a3497f"),
 }
 COLOURED = (BLUE, ORANGE, GREEN, PURPLE)
 DASHES = ("-", "--", "-.", ":")  # so that colours are not alone in telling lines apart
@@ -49,8 +49,13 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def pareto_chart(found: Pareto) -> str:
-    """Score over latency: every candidate with its whiskers, the front as a line, what was picked by name."""
+def pareto_chart(found: Pareto, *, alone: bool = False) -> str:
+    """Score over latency: every candidate with its whiskers, the front as a line, what was picked by name.
+
+    Args:
+        found: What was tried.
+        alone: Whether it is to be a file of its own, which no page gives colours.
+    """
     with rc_context({**STYLE, "svg.hashsalt": "pareto"}):
         figure = Figure(figsize=(8.4, 3.9), layout="constrained")
         axes = figure.add_subplot(xlabel="latency, ms", ylabel=found.metric)
@@ -72,7 +77,7 @@ def pareto_chart(found: Pareto) -> str:
             name = one.pick or ("as given" if index == 0 else "")
             if name:
                 axes.annotate(name, (one.latency_ms, one.score), (7, 6), textcoords="offset points", weight="bold")
-        return _svg(figure)
+        return _coloured(_drawn(figure)) if alone else _svg(figure)
 
 
 def spectrum_chart(spectrum: Spectrum, number: int) -> str:
@@ -124,15 +129,26 @@ def _curve(
 
 def _svg(figure: Figure) -> str:
     """The SVG element alone: as wide as the page lets it be, in the page's colours, without what only editors need."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
+    text = _drawn(figure)
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1))
     text = re.sub(
         r'<g id="[^"]*"', "<g", text
     )  # ids of groups would repeat from chart to chart; nothing refers to them
-    for colour, variable in VARIABLES.items():
+    for colour, (variable, _) in VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
     return text.replace("<svg ", '<svg role="img" ', 1)
+
+
+def _coloured(text: str) -> str:
+    """A file of its own, on white."""
+    for colour, (_, light) in VARIABLES.items():
+        text = text.replace(colour, light)
+    return text.replace('version="1.1">', 'version="1.1" style="background: #fff">', 1)
+
+
+def _drawn(figure: Figure) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return stream.getvalue()

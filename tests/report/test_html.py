@@ -9,6 +9,7 @@ import pytest
 from sample_document import HOSTILE, full_document
 
 from onnxopt.errors import UsageError
+from onnxopt.report.charts import pareto_chart
 from onnxopt.report.document import Document, Row, Table
 from onnxopt.report.html import html, is_html_report, write_html
 
@@ -85,6 +86,15 @@ def test_what_is_not_known_has_no_section():
 def test_charts_take_the_colours_of_the_page(page):
     assert "var(--blue)" in page
     assert "#0101" not in page
+
+
+def test_a_chart_of_its_own_has_colours_of_its_own():
+    text = pareto_chart(full_document("a").pareto, alone=True)
+    assert text.startswith("<?xml")
+    assert "#0072b2" in text
+    assert "var(--" not in text
+    assert "#0101" not in text
+    assert 'style="background: #fff"' in text
 
 
 def test_marks_are_told_apart(page):
