@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxopt import __version__
-from onnxopt.auto.giving_up import GivingUp, Hopeless
+from onnxopt.auto.giving_up import GivingUp
 from onnxopt.auto.store import Store, code_digest, key_of
 from onnxopt.auto.trial import Failed, Outcome, Trial
 from onnxopt.data import is_symbol, load_symbol
@@ -142,8 +142,7 @@ class Bench:
             result = self.optimization.with_stages(stages, shared).run(None, watchers, alone=False)
             outcome: Outcome = Trial.of(result, passes, time.monotonic() - began)
         except OptimizationError as error:
-            excess = error.excess if isinstance(error, Hopeless) else None
-            result, outcome = None, Failed(passes, self.target, str(error), time.monotonic() - began, excess)
+            result, outcome = None, Failed(passes, self.target, str(error), time.monotonic() - began)
         self._store.put(self.key(passes), outcome, result.graph if result is not None else None)
         return outcome
 

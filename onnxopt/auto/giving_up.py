@@ -7,18 +7,6 @@ from onnxopt.manager import Watcher
 from onnxopt.pass_api import Context, Pass
 
 
-class Hopeless(OptimizationError):  # noqa: N818 - says what it is
-    """A pruned model misses the budget.
-
-    Attributes:
-        excess: Its loss, as a multiple of what may be lost.
-    """
-
-    def __init__(self, drop: float, allowed: float) -> None:
-        super().__init__(f"pruning alone loses {drop:.4f}, and {allowed:.4f} may be lost")
-        self.excess = drop / allowed if allowed > 0 else float("inf")
-
-
 class GivingUp(Watcher):
     """Scores the model after each `prune`, and stops where too much is lost."""
 
@@ -26,11 +14,11 @@ class GivingUp(Watcher):
         """Score.
 
         Raises:
-            Hopeless: The budget is missed.
+            OptimizationError: The budget is missed.
         """
         if step.name != "prune":
             return
         judge = context.get(Judge)
         drop = judge.drop(after)
         if drop > judge.tolerated:
-            raise Hopeless(drop, judge.allowed)
+            raise OptimizationError(f"pruning alone loses {drop:.4f}, and {judge.allowed:.4f} may be lost")

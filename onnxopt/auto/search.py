@@ -2,11 +2,12 @@
 
 1. The float model cleaned up, and int8.
 2. Where int8 misses the budget, or buys it with float layers: int8 with ranges of percentiles.
-3. Less and less of the multiply-accumulates, in int8 where that kept the budget, else in float; until a share misses
-   the budget. If it did so narrowly, the share half-way to the last good one is tried.
+3. Cuts of the multiply-accumulates, in int8 where that kept the budget, else in float. The deepest that keeps the
+   budget is found by halving: what loses more than a cut that misses is not worth its time, and neither is what wins
+   less than one that keeps it.
 
-Cuts that save nothing are not deepened: then there is nothing to prune. Behind a cut int8 may keep no more layers float
-than it did without, since each of them takes back some of what the cut won.
+Where a cut saves nothing, there is nothing to prune. Behind a cut int8 may keep no more layers float than it did
+without, since each of them takes back some of what the cut won.
 """
 
 import math
@@ -16,8 +17,7 @@ from onnxopt.auto.trial import Outcome, Trial
 from onnxopt.pipeline import with_option
 
 FLOAT, INT8, OTHER_RANGES = "simplify", "quantize", "quantize{method=percentile}"
-SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the multiply-accumulates that may remain
-FAR = 3.0  # times the budget: what loses so much is not worth another try
+SHARES = tuple(round(0.95 - 0.05 * i, 2) for i in range(12))  # of the multiply-accumulates that may remain
 FEW_FLOAT = 0.01  # share of the MACs: nothing to gain from other ranges
 
 Done = Mapping[str, Outcome]
@@ -51,15 +51,13 @@ def why_no_more(done: Done) -> list[str]:
     base = _base(done)
     if not base and isinstance(int8, Trial):
         said.append(f"prune with quantize: {INT8} alone misses the budget")
-    for share in SHARES:
-        outcome = done.get(pruned(share, base))
-        if outcome is not None and not _kept(outcome):
-            lost = f"that loses {outcome.verdict.drop:.4f} already" if isinstance(outcome, Trial) else outcome.reason
-            said.append(f"prune below macs={share:g}: {lost}")
-            break
-        if isinstance(outcome, Trial) and _saves_nothing(outcome, done, share, base):
-            said.append(f"prune below macs={share:g}: nothing more can go")
-            break
+    good, bad = _bounds(done, base)
+    missed = done.get(pruned(SHARES[bad], base)) if bad < len(SHARES) else None
+    if missed is not None:
+        lost = f"loses {missed.verdict.drop:.4f}" if isinstance(missed, Trial) else missed.reason
+        said.append(f"prune below macs={SHARES[bad]:g}: {lost}")
+    if good >= 0 and _saves_nothing(done, SHARES[good], base):
+        said.append(f"prune other than to macs={SHARES[good]:g}: nothing can go")
     return said
 
 
@@ -89,35 +87,27 @@ def _best_int8(done: Done) -> Trial | None:
 
 
 def _next_cut(done: Done) -> str | None:
-    base, good = _base(done), 1.0
-    for share in SHARES:
-        passes = pruned(share, base)
-        outcome = done.get(passes)
-        if outcome is None:
-            return passes
-        if not _kept(outcome):
-            between = pruned(round((good + share) / 2, 4), base)
-            return between if between not in done and _narrowly(outcome) else None
-        if _saves_nothing(outcome, done, share, base):
-            return None
-        good = share
-    return None
+    base = _base(done)
+    good, bad = _bounds(done, base)
+    if bad - good <= 1 or (good >= 0 and _saves_nothing(done, SHARES[good], base)):
+        return None
+    return pruned(SHARES[(good + bad) // 2], base)
+
+
+def _bounds(done: Done, base: str) -> tuple[int, int]:
+    """Places in `SHARES` of the deepest cut that kept the budget, and of the mildest beyond it that did not."""
+    tried = {i: o for i, share in enumerate(SHARES) if (o := done.get(pruned(share, base))) is not None}
+    good = max((i for i, outcome in tried.items() if _kept(outcome)), default=-1)
+    return good, min((i for i, outcome in tried.items() if i > good and not _kept(outcome)), default=len(SHARES))
 
 
 def _kept(outcome: Outcome) -> bool:
     return isinstance(outcome, Trial) and outcome.verdict.met
 
 
-def _narrowly(outcome: Outcome) -> bool:
-    if isinstance(outcome, Trial):
-        return outcome.verdict.drop <= FAR * outcome.verdict.allowed
-    return outcome.excess is not None and outcome.excess <= FAR
-
-
-def _saves_nothing(outcome: Outcome, done: Done, share: float, base: str) -> bool:
-    """Whether a cut has as many MACs as the one before; a cut that was undone says nothing of deeper ones."""
-    place = SHARES.index(share)
-    before = done.get(pruned(SHARES[place - 1], base)) if place else _best_int8(done) or done[FLOAT]
+def _saves_nothing(done: Done, share: float, base: str) -> bool:
+    """Whether a cut leaves as many MACs as there were; one that was undone says nothing of deeper ones."""
+    outcome, before = done[pruned(share, base)], _best_int8(done) or done[FLOAT]
     if not isinstance(outcome, Trial) or not isinstance(before, Trial) or outcome.undone:
         return False
     return outcome.macs >= before.macs

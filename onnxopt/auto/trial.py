@@ -136,14 +136,12 @@ class Failed:
         target: Name of the target.
         reason: What went wrong.
         seconds: How long it took to find out.
-        excess: What it loses as a multiple of what may be lost, where that is why it was given up; else None.
     """
 
     passes: str
     target: str
     reason: str
     seconds: float
-    excess: float | None = None
 
 
 Outcome = Trial | Failed

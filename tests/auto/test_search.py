@@ -24,59 +24,58 @@ def follow(outcome):
     return done
 
 
-def losing(**drops):
-    """Share of the MACs to drop; everything else loses nothing."""
+def share_of(passes):
+    return float(passes.split("macs=")[1].split("}")[0]) if "macs=" in passes else 1.0
+
+
+def bearing(least, **options):
+    """Every cut keeps the budget down to a share of the MACs."""
 
     def outcome(passes):
-        share = next((s for s in drops if f"macs={s.replace('_', '.')}" in passes), None)
-        macs = 100 * float(passes.split("macs=")[1].split("}")[0]) if "macs=" in passes else 100
-        return trial(passes, drops.get(share, 0.0), macs)
+        share = share_of(passes)
+        return trial(passes, 0.0 if share >= least else 0.02, round(100 * share), **options)
 
     return outcome
 
 
-def test_cuts_go_deeper_until_one_misses_and_then_half_way_back():
-    done = follow(losing(**{"0_7": 0.02}))
-    assert list(done) == [
-        "simplify",
-        "quantize",
-        "prune{macs=0.9},quantize{most=0.0}",
-        "prune{macs=0.8},quantize{most=0.0}",
-        "prune{macs=0.7},quantize{most=0.0}",
-        "prune{macs=0.75},quantize{most=0.0}",
-    ]
-    assert why_no_more(done) == [
+def cuts(done):
+    return [share_of(passes) for passes in done if "prune" in passes]
+
+
+@pytest.mark.parametrize("least", [0.4, 0.45, 0.62, 0.7, 0.72, 0.87, 0.95])
+def test_the_deepest_cut_that_keeps_the_budget_is_found_in_four_tries(least):
+    done = follow(bearing(least))
+    assert list(done)[:3] == ["simplify", "quantize", "prune{macs=0.7},quantize{most=0.0}"]
+    assert min(s for s in cuts(done) if s >= least) - least < 0.05
+    assert len(cuts(done)) <= 4
+
+
+def test_why_it_ends_is_said():
+    assert why_no_more(follow(bearing(0.72))) == [
         f"{OTHER_RANGES}: quantize keeps the budget already, and hardly a layer had to stay float for it",
-        "prune below macs=0.7: that loses 0.0200 already",
+        "prune below macs=0.7: loses 0.0200",
     ]
 
 
-def test_a_first_cut_that_misses_by_far_ends_it():
-    assert list(follow(losing(**{"0_9": 0.2}))) == ["simplify", "quantize", "prune{macs=0.9},quantize{most=0.0}"]
-
-
-def test_a_first_cut_that_misses_narrowly_is_tried_milder():
-    assert list(follow(losing(**{"0_9": 0.02})))[-1] == "prune{macs=0.95},quantize{most=0.0}"
+def test_where_no_cut_keeps_the_budget_the_mildest_is_the_last():
+    assert cuts(follow(bearing(0.99))) == [0.7, 0.85, 0.95]
 
 
 def test_a_model_in_which_nothing_can_go_is_cut_once():
     done = follow(lambda passes: trial(passes, 0.0))
-    assert [p for p in done if "prune" in p] == ["prune{macs=0.9},quantize{most=0.0}"]
-    assert "nothing more can go" in why_no_more(done)[-1]
+    assert cuts(done) == [0.7]
+    assert why_no_more(done)[-1] == "prune other than to macs=0.7: nothing can go"
 
 
 def test_a_cut_that_was_undone_says_nothing_of_deeper_ones():
-    undone = ("prune{macs=0.9}: slower",)
-    done = follow(lambda passes: trial(passes, 0.0, undone=undone if "0.9" in passes else ()))
-    assert [p for p in done if "prune" in p] == [
-        "prune{macs=0.9},quantize{most=0.0}",
-        "prune{macs=0.8},quantize{most=0.0}",
-    ]
+    undone = ("prune{macs=0.7}: slower",)
+    done = follow(lambda passes: trial(passes, 0.0, undone=undone if "0.7" in passes else ()))
+    assert cuts(done) == [0.7, 0.55]
 
 
 def test_where_int8_misses_the_budget_other_ranges_are_tried_and_then_float_cuts():
-    done = follow(lambda passes: trial(passes, 0.05 if "quantize" in passes else 0.0, 100 - 10 * ("prune" in passes)))
-    assert list(done)[2:5] == [OTHER_RANGES, "prune{macs=0.9}", "prune{macs=0.8}"]
+    done = follow(lambda passes: trial(passes, 0.05 if "quantize" in passes else 0.0, round(100 * share_of(passes))))
+    assert list(done)[2:5] == [OTHER_RANGES, "prune{macs=0.7}", "prune{macs=0.55}"]
     assert "quantize alone misses the budget" in why_no_more(done)[0]
 
 
@@ -85,25 +84,18 @@ def test_where_layers_stay_float_the_faster_ranges_are_built_upon():
         speed = 2.0 if passes == OTHER_RANGES else 1.5
         return trial(passes, 0.5 if "prune" in passes else 0.0, speedup=speed, kept_float=0.1)
 
-    assert list(follow(outcome))[2:] == [OTHER_RANGES, pruned(0.9, "quantize{method=percentile, most=0.1}")]
+    assert list(follow(outcome))[2:4] == [OTHER_RANGES, pruned(0.7, "quantize{method=percentile, most=0.1}")]
 
 
-def test_a_cut_that_was_given_up_narrowly_is_tried_milder():
-    def outcome(passes):
-        return Failed(passes, "ort", "no", 1.0, 2.0) if "0.9" in passes else trial(passes, 0.0)
-
-    assert list(follow(outcome))[2:] == ["prune{macs=0.9},quantize{most=0.0}", "prune{macs=0.95},quantize{most=0.0}"]
-
-
-def test_what_gives_no_model_is_not_deepened():
+def test_what_gives_no_model_counts_as_missed():
     done = follow(lambda p: Failed(p, "ort", "no", 1.0) if "prune" in p else trial(p, 0.0))
-    assert list(done)[2:] == ["prune{macs=0.9},quantize{most=0.0}"]
-    assert why_no_more(done)[-1] == "prune below macs=0.9: no"
+    assert cuts(done) == [0.7, 0.85, 0.95]
+    assert why_no_more(done)[-1] == "prune below macs=0.95: no"
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
 def test_an_interrupted_search_goes_the_same_way(cut):
-    outcome = losing(**{"0_7": 0.02})
+    outcome = bearing(0.72)
     whole = follow(outcome)
     part = dict(list(whole.items())[:cut])
     assert propose(part) == list(whole)[cut]
