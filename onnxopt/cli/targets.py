@@ -55,7 +55,7 @@ def _text(target: "Target") -> str:
 
     from onnxopt.report.table import table
 
-    plain = [f.name for f in fields(target) if f.name not in {"name", "summary", "rules"}]
+    plain = [f.name for f in fields(target) if f.name not in {"name", "summary", "rules", "runtime"}]
     facts = [(name.replace("_", " "), _value(getattr(target, name))) for name in plain]
     parts = [f"{target.name}: {target.summary}", table(facts)]
     rows = [

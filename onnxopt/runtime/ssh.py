@@ -9,6 +9,7 @@ import contextlib
 import shlex
 import subprocess
 import tempfile
+import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -86,6 +87,7 @@ class Connection:
 
     def __init__(self, address: Address, options: Sequence[str] = ()) -> None:
         self.address = address
+        self._lock = threading.Lock()  # one question at a time, whichever thread asks
         text = files("onnxopt.runtime").joinpath("runner.py").read_bytes()
         chosen = [argument for option in ("BatchMode=yes", *options, *OPTIONS) for argument in ("-o", option)]
         command = ["ssh", "-T", *chosen, *address.arguments(), _remote_command(address.python, len(text))]
@@ -124,13 +126,17 @@ class Connection:
             UsageError: The connection is lost.
             OptimizationError: The runner ended, or the connection is closed.
         """
-        if not self._finalizer.alive:
-            raise OptimizationError(f"the connection to {self.address} is closed")
-        try:
-            write_message(self._send, request, parts)
-            reply, contents = read_message(self._receive)
-        except (EOFError, BrokenPipeError):
-            raise self._failure() from None
+        with self._lock:
+            if not self._finalizer.alive:
+                raise OptimizationError(f"the connection to {self.address} is closed")
+            try:
+                write_message(self._send, request, parts)
+                reply, contents = read_message(self._receive)
+            except (EOFError, BrokenPipeError):
+                raise self._failure() from None
+            except BaseException:
+                self.close()  # half a message is on its way, so nothing more can be asked
+                raise
         if "error" in reply:
             raise RunnerError(reply["error"], reply["kind"])
         return reply, contents

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,31 @@ def test_files_and_sessions_go_when_they_are_not_needed(runtime):
     runtime.open(parse_graph(NET).to_proto())
     with pytest.raises(OptimizationError, match=str(number)):
         runtime.ask({"do": "run", "number": number, "names": [], "outputs": None}, doing="run")
+
+
+def test_threads_may_share_it(runtime):
+    graph = parse_graph(NET)
+    session = runtime.open(graph.to_proto())
+    feeds = [random_feeds(graph, seed) for seed in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        there = list(pool.map(session.run, feeds))
+    here = OrtRuntime().open(graph.to_proto())
+    for values, fed in zip(there, feeds, strict=True):
+        np.testing.assert_array_equal(values["y"], here.run(fed)["y"])
+
+
+def test_an_interrupted_question_closes_it(device, monkeypatch):
+    with RemoteRuntime(device.url(), ORT, device.options) as runtime:
+        monkeypatch.setattr("onnxopt.runtime.ssh.read_message", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            runtime.open(parse_graph(NET).to_proto())
+        with pytest.raises(OptimizationError, match="is closed"):
+            runtime.open(parse_graph(NET).to_proto())
+        assert not Path(runtime.folder).exists()
+
+
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_nothing_is_left_when_it_is_closed(device):
