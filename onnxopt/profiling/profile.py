@@ -1,6 +1,7 @@
 """How long each layer of the original model takes on a target's runtime, and what bounds it."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,12 +13,12 @@ from onnxopt.evaluation.inputs import fill_batch
 from onnxopt.graph import Graph, Node
 from onnxopt.profiling.mapping import Mapping, Place
 from onnxopt.profiling.peaks import Peaks, measure_peaks
-from onnxopt.runtime import latency
 from onnxopt.runtime.adapter import Feeds, load_runtime
-from onnxopt.runtime.kernel_time import KernelTime, Profiler
+from onnxopt.runtime.kernel_time import KernelTime, Profiler, undisturbed
 from onnxopt.targets import Target
 
 RUNS = 50
+WARM_UP = 3
 FAR_BELOW = 0.1  # of what the roofs allow: what takes ten times as long is held up by something else
 
 
@@ -68,7 +69,7 @@ class Profile:
         model: Name of the file.
         original: Name of the file whose layers are shown.
         runtime: Name and version.
-        latency_ms: Median of one run, without the profiler.
+        latency_ms: Of a run that nothing else on the machine disturbed, without the profiler.
         layers: In order of execution.
         peaks: The roofs.
         toll_ms: What the profiler itself adds to each kernel; it is taken off.
@@ -148,20 +149,29 @@ def profile_model(
     proto = named.to_proto()
     kernels = runtime.kernel_times(proto, fed, runs=runs)
     session = runtime.open(proto)
-    whole = latency.compare({graph.source: lambda: session.run(fed)}, rounds=max(5, runs // 2), seconds=5.0)
-    middle = whole.latencies[0].milliseconds.median
-    kernels, toll = _without_toll(kernels, middle)
+    plain = _plain_ms(lambda: session.run(fed), runs)
+    kernels, toll = _without_toll(kernels, plain)
     roofs = peaks or measure_peaks(runtime)
     costs = measure.cost(named, target, inputs)
     return Profile(
         model=graph.source,
         original=(original or graph).source,
         runtime=runtime.version,
-        latency_ms=middle,
+        latency_ms=plain,
         toll_ms=toll,
         layers=_layers(named, original or named, kernels, costs, roofs),
         peaks=roofs,
     )
+
+
+def _plain_ms(run: Callable[[], object], runs: int) -> float:
+    """Milliseconds of one run without the profiler."""
+    times = []
+    for _ in range(WARM_UP + runs):
+        began = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - began))
+    return undisturbed(times[WARM_UP:])
 
 
 def _without_toll(kernels: Sequence[KernelTime], latency_ms: float) -> tuple[list[KernelTime], float]:

@@ -52,7 +52,7 @@ def profile_summary(profile: Profile) -> str:
     shares = [f"{share:.0%} by {BOUNDS[kind]}" for kind, share in profile.shares().items() if share >= 0.005]
     peaks = profile.peaks
     return (
-        f"One run takes {profile.latency_ms:.2f} ms on {profile.runtime} with one thread, spread over "
+        f"An undisturbed run takes {profile.latency_ms:.2f} ms on {profile.runtime} with one thread, spread over "
         f"{len(profile.layers)} layers. Their time is bound: {', '.join(shares)}. The slowest is "
         f"{slowest.op} '{slowest.name}' with {slowest.share:.0%}. The roofs, measured here: "
         f"{peaks.floating / 1e9:.0f} G MACs/s in float, {peaks.int8 / 1e9:.0f} in int8; {peaks.near / 1e9:.0f} GB/s "

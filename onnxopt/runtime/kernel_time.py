@@ -16,7 +16,7 @@ class KernelTime:
     Attributes:
         name: What the runtime calls it; unique in one model.
         op: The runtime's name for its operation.
-        milliseconds: Of one run; the mean of the middle half of several.
+        milliseconds: Of one run that nothing disturbed; see `undisturbed`.
         precision: What it computes in, e.g. `int8`, `float32`, `bfloat16`.
         origins: Names of nodes or tensors of the model that it stands for, as far as the runtime tells; may hold names
             that the model does not know.
@@ -41,8 +41,10 @@ class Profiler(Protocol):
         """Run a model so many times and tell the time of each kernel, in order of execution."""
 
 
-def middle_mean(values: list[float]) -> float:
-    """Mean of the middle half: steadier than the mean, finer than the median of whole microseconds."""
-    ordered = np.sort(np.asarray(values, np.float64))
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+def undisturbed(times: list[float]) -> float:
+    """Mean of the fastest quarter: what is left out are the runs into which other work on the machine broke.
+
+    A mean, since profilers count whole microseconds, of which small kernels take few.
+    """
+    ordered = np.sort(np.asarray(times, np.float64))
+    return float(ordered[: max(1, len(ordered) // 4)].mean())

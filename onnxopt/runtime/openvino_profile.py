@@ -9,7 +9,7 @@ import onnx
 import openvino
 
 from onnxopt.runtime.adapter import Feeds
-from onnxopt.runtime.kernel_time import KernelTime, middle_mean
+from onnxopt.runtime.kernel_time import KernelTime, undisturbed
 from onnxopt.runtime.openvino import SPLIT_BIAS, OpenVinoSession
 
 NUMBER = re.compile(r"_\d+$")  # appended where OpenVINO makes several layers of one
@@ -45,7 +45,7 @@ def _kernel(op: Any, milliseconds: list[float]) -> KernelTime:
     return KernelTime(
         name=op.get_friendly_name(),
         op=told["layerType"],
-        milliseconds=middle_mean(milliseconds),
+        milliseconds=undisturbed(milliseconds),
         precision=_precision(told["primitiveType"]),
         origins=tuple(dict.fromkeys(names)),
         readers=tuple(dict.fromkeys(readers)),

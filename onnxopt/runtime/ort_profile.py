@@ -21,7 +21,7 @@ from typing import Any
 import onnx
 
 from onnxopt.runtime.adapter import Feeds
-from onnxopt.runtime.kernel_time import KernelTime, middle_mean
+from onnxopt.runtime.kernel_time import KernelTime, undisturbed
 from onnxopt.runtime.ort import OrtSession
 
 WARM_UP = 3  # runs that do not count
@@ -59,7 +59,7 @@ def _kernels(events: list[dict[str, Any]], graph: onnx.GraphProto) -> list[Kerne
         KernelTime(
             name=name,
             op=arguments["op_name"],
-            milliseconds=middle_mean(durations[name][WARM_UP:]),
+            milliseconds=undisturbed(durations[name][WARM_UP:]),
             precision=_precision(arguments),
             origins=tuple(dict.fromkeys(_origins(name, nodes.get(name)))),
             readers=readers.get(name, ()),
