@@ -37,7 +37,7 @@ lint: venv  ## Lint, format and import contracts
 .PHONY: types
 types: venv  ## Types, of the example plug-in too
 	$(BIN)/mypy
-	$(BIN)/mypy docs/generate.py tests/plugin/onnxopt_example_plugin
+	$(BIN)/mypy docs/generate.py docs/service/serve.py tests/plugin/onnxopt_example_plugin
 
 .PHONY: test
 test: venv  ## The tests, without the slow ones

@@ -43,6 +43,8 @@ class Model:
 class Handler(BaseHTTPRequestHandler):
     """Answers requests with the model of the server."""
 
+    server: "Server"
+
     def do_GET(self) -> None:
         """What the model is."""
         self._answer(200, self.server.model.describe())
