@@ -71,6 +71,14 @@ def test_another_question_is_tried_anew(cache):
     assert auto(other, cache, propose=listed("simplify")).reused == 0
 
 
+def test_without_labels_agreement_judges(tmp_path):
+    pictures = Question(QUESTION.model, data=TESTDATA / "patches" / "train", preprocess="imagenet", samples=12)
+    unlabelled = auto(pictures, tmp_path, propose=listed("simplify"))
+    assert unlabelled.metric is None
+    assert unlabelled.picks.safe.verdict.metric == "agreement with the float model (top class)"
+    assert unlabelled.picks.safe.verdict.after == 1.0
+
+
 def test_models_front_and_report_are_written(found, tmp_path):
     files = write_models(found, found.picks, tmp_path)
     assert [f.name for f in files] == [f"patches_classifier.{p}.onnx" for p in ("safe", "balanced", "small")]
