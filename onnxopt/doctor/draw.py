@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from onnxopt.data import Array, Boxes, ImageInfo, InputSpec, Preprocess
 from onnxopt.doctor.instruments import Seen
@@ -20,7 +20,7 @@ from onnxopt.evaluation.decoding import Detections
 SHOWN = 0.25  # confidence of objects that are drawn
 SMALLEST = 416  # pixels of the longer side; smaller inputs are enlarged by a whole number
 FOUND, LABELLED = (255, 140, 0), (0, 220, 90)
-TOP = 3
+TOP, FONT = 3, 14
 
 
 def draw(
@@ -60,6 +60,7 @@ def picture(array: Array, seen: Seen, spec: InputSpec, wanted: Preprocess, names
     times = max(1, SMALLEST // max(plain.size))
     canvas = plain.resize((plain.width * times, plain.height * times), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(canvas)
+    pen.font = ImageFont.load_default(FONT)
     if isinstance(seen.label, Boxes) and seen.image is not None:
         for box in _to_input(seen.label.xyxy, seen.image).tolist():
             _rectangle(pen, box, times, LABELLED)
@@ -74,12 +75,12 @@ def _objects(pen: ImageDraw.ImageDraw, found: Detections, times: int, names: Map
     for kind, score, box in zip(found.classes.tolist(), found.scores.tolist(), found.xyxy.tolist(), strict=True):
         if score >= SHOWN:
             _rectangle(pen, box, times, FOUND)
-            _text(pen, (box[0] * times + 2, box[1] * times + 1), f"{names.get(kind, kind)} {score:.2f}")
+            _text(pen, (box[0] * times + 2, box[1] * times + 1), f"{names.get(kind, f'class {kind}')} {score:.2f}")
 
 
 def _classes(pen: ImageDraw.ImageDraw, found: Probabilities, names: Mapping[int, str]) -> None:
     for place, number in enumerate(np.argsort(-found.values, kind="stable")[:TOP].tolist()):
-        _text(pen, (3, 3 + 13 * place), f"{names.get(number, number)} {found.values[number]:.2f}")
+        _text(pen, (3, 3 + (FONT + 3) * place), f"{names.get(number, f'class {number}')} {found.values[number]:.2f}")
 
 
 def _rectangle(pen: ImageDraw.ImageDraw, box: Sequence[float], times: int, color: tuple[int, int, int]) -> None:
@@ -88,6 +89,7 @@ def _rectangle(pen: ImageDraw.ImageDraw, box: Sequence[float], times: int, color
 
 
 def _text(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str) -> None:
+    place = (max(place[0], 2), max(place[1], 1))
     pen.rectangle(pen.textbbox(place, text), fill=(0, 0, 0))
     pen.text(place, text, fill=FOUND)
 
