@@ -1,5 +1,6 @@
 """`onnxopt auto MODEL`: what to do with this model, without knowing what a pass is."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ EPILOG = """Exit codes: 0 done, 1 no candidate keeps the budget, 2 bad usage or 
 @click.option("--samples", type=click.IntRange(min=1), help="Use at most so many calibration samples; default 128.")
 @shape_option
 @device_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL.auto beside it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL.auto beside the model.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="What was tried; default: DIR/cache.")
 @click.option(
     "--minutes", default=20.0, show_default=True, type=click.FloatRange(min=0), help="Start nothing that ends later."
@@ -53,7 +54,7 @@ def auto(model: Path, **options: Any) -> None:
     from onnxopt.model_io import load
     from onnxopt.observers.progress import Progress
 
-    folder = options["output"] or model.with_name(f"{model.stem}.auto")
+    folder = options["output"] or _folder(model)
     _check_places(model, folder, options["reports"], force=options["force"])
     found = search(
         Question(
@@ -76,6 +77,12 @@ def auto(model: Path, **options: Any) -> None:
     click.echo(f"\n{summary(found)}", err=True)
     _write(found, folder, options["reports"])
     _end(found)
+
+
+def _folder(model: Path) -> Path:
+    """Beside the model, or here where that folder cannot be written."""
+    name = f"{model.stem}.auto"
+    return model.parent / name if os.access(model.parent, os.W_OK) else Path(name)
 
 
 def _target(name: str, device: str | None, ssh_options: tuple[str, ...]) -> "str | Target":
