@@ -34,7 +34,9 @@ EPILOG = """Exit codes: 0 done, 1 no candidate keeps the budget, 2 bad usage or 
 @click.option("--samples", type=click.IntRange(min=1), help="Use at most so many calibration samples; default 128.")
 @shape_option
 @device_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL.auto beside the model.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL.auto beside the model."
+)
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="What was tried; default: DIR/cache.")
 @click.option(
     "--minutes", default=20.0, show_default=True, type=click.FloatRange(min=0), help="Start nothing that ends later."
