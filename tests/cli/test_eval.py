@@ -136,3 +136,12 @@ def test_a_disk_without_room_leaves_no_half_a_report(tmp_path):
     assert f"{told}: cannot be written (File too large)" in done.stderr
     assert list(tmp_path.iterdir()) == []
     assert "top1" in done.stdout
+
+
+def test_on_a_device_it_says_the_same(onnxopt, device):
+    here, there = (
+        json.loads(onnxopt("eval", CLASSIFIER, *SMALL, "--reference", CLASSIFIER, "--json", *where).stdout)
+        for where in ((), ("--device", device.url(), *device.arguments))
+    )
+    assert (there["score"], there["compared"]["top1"]) == (here["score"], 1.0)
+    assert any("samples travel to the device" in warning for warning in there["warnings"])
