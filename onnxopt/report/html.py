@@ -75,6 +75,7 @@ def html(document: Document) -> str:
     )
     environment.filters |= {
         "at_half": _at_half,
+        "breakable": lambda name: Markup("/<wbr>").join(name.split("/")),  # long names break between their parts
         "bytes": bytes_text,
         "count": count_text,
         "data_url": _data_url,

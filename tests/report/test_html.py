@@ -10,13 +10,13 @@ from sample_document import HOSTILE, full_document
 
 from onnxopt.errors import UsageError
 from onnxopt.report.charts import pareto_chart
-from onnxopt.report.document import Document, Row, Table
+from onnxopt.report.document import Document, Layer, Row, Table
 from onnxopt.report.html import html, is_html_report, write_html
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-VOID = {"meta", "link", "img", "br", "input", "hr"}
+VOID = {"wbr", "meta", "link", "img", "br", "input", "hr"}
 
 
 class Outline(HTMLParser):
@@ -150,6 +150,11 @@ def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setattr("onnxopt.report.html.find_spec", lambda name: None if name == "jinja2" else found(name))
     with pytest.raises(UsageError, match=r"needs jinja2; pip install 'onnxopt\[report\]'"):
         html(Document("m"))
+
+
+def test_long_names_break_between_their_parts():
+    page = html(Document("m", layers=(Layer("/model/<b>/conv", "Conv"),)))
+    assert "/<wbr>model/<wbr>&lt;b&gt;/<wbr>conv" in page
 
 
 def test_hostile_names_are_shown_whole(page):
