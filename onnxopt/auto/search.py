@@ -2,7 +2,7 @@
 
 1. The float model cleaned up, and int8.
 2. Where int8 misses the budget, or buys it with float layers: int8 with ranges of percentiles.
-3. Cuts of the multiply-accumulates, in int8 where that kept the budget, else in float. The deepest that keeps the
+3. Cuts of the multiply-accumulates, in int8 where that pays and keeps the budget, else in float. The deepest that keeps the
    budget is found by halving: what loses more than a cut that misses is not worth its time, and neither is what wins
    less than one that keeps it.
 
@@ -46,11 +46,12 @@ def why_no_more(done: Done) -> list[str]:
     """Why what was not tried was not, in words; for a search that came to its end."""
     said = []
     int8 = done[INT8]
-    if OTHER_RANGES not in done:
+    if OTHER_RANGES not in done and isinstance(int8, Trial):
         said.append(f"{OTHER_RANGES}: {INT8} keeps the budget already, and hardly a layer had to stay float for it")
     base = _base(done)
-    if not base and isinstance(int8, Trial):
-        said.append(f"prune with quantize: {INT8} alone misses the budget")
+    if not base:
+        why = "is slower than float here" if isinstance(int8, Trial) and int8.undone else "alone misses the budget"
+        said.append(f"prune with quantize: {INT8} {why}")
     good, bad = _bounds(done, base)
     missed = done.get(pruned(SHARES[bad], base)) if bad < len(SHARES) else None
     if missed is not None:
@@ -76,13 +77,14 @@ def _ranges_may_pay(int8: Outcome) -> bool:
 
 
 def _base(done: Done) -> str:
-    """What follows on a cut: the int8 pipeline that kept the budget and is the fastest; empty for none."""
+    """What follows on a cut: the fastest int8 pipeline that kept the budget and was not undone; empty for none."""
     best = _best_int8(done)
     return frugal(best) if best is not None else ""
 
 
 def _best_int8(done: Done) -> Trial | None:
-    kept = [t for p in (INT8, OTHER_RANGES) if isinstance(t := done.get(p), Trial) and t.verdict.met]
+    tried = [t for p in (INT8, OTHER_RANGES) if isinstance(t := done.get(p), Trial)]
+    kept = [t for t in tried if t.verdict.met and not t.undone]
     return max(kept, key=lambda t: t.speedup, default=None)
 
 

@@ -79,6 +79,13 @@ def test_where_int8_misses_the_budget_other_ranges_are_tried_and_then_float_cuts
     assert "quantize alone misses the budget" in why_no_more(done)[0]
 
 
+def test_where_int8_is_slower_cuts_stay_float():
+    undone = ("quantize: slower",)
+    done = follow(lambda passes: trial(passes, 0.0, round(100 * share_of(passes)), undone=undone))
+    assert list(done)[2] == "prune{macs=0.7}"
+    assert why_no_more(done)[1] == "prune with quantize: quantize is slower than float here"
+
+
 def test_where_layers_stay_float_the_faster_ranges_are_built_upon():
     def outcome(passes):
         speed = 2.0 if passes == OTHER_RANGES else 1.5
