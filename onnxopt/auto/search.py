@@ -2,9 +2,9 @@
 
 1. The float model cleaned up, and int8.
 2. Where int8 misses the budget, or buys it with float layers: int8 with ranges of percentiles.
-3. Cuts of the multiply-accumulates, in int8 where that pays and keeps the budget, else in float. The deepest that keeps the
-   budget is found by halving: what loses more than a cut that misses is not worth its time, and neither is what wins
-   less than one that keeps it.
+3. Cuts of the multiply-accumulates, in int8 where that pays and keeps the budget, else in float. The deepest that
+   keeps the budget is found by halving: what loses more than a cut that misses is not worth its time, and neither is
+   what wins less than one that keeps it.
 
 Where a cut saves nothing, there is nothing to prune. Behind a cut int8 may keep no more layers float than it did
 without, since each of them takes back some of what the cut won.
