@@ -5,7 +5,8 @@ replaces, after a tensor of that, or after both, and append what they did:
 
 * `X_nchwc`: a convolution in blocks of channels;
 * `X_token_7`: made unique, or moved to another layout;
-* `X/QuickGeluFusion/`: fused to one activation.
+* `X/QuickGeluFusion/`: fused to one activation;
+* `X_new_reshape`: two fused to one Reshape.
 
 What is before that is the name of a node or tensor of the model that was given.
 """
@@ -26,7 +27,7 @@ from onnxopt.runtime.ort import OrtSession
 
 WARM_UP = 3  # runs that do not count
 SUFFIX = "_kernel_time"
-APPENDED = re.compile(r"(_nchwc|_token_\d+|/\w+Fusion/?|_(?:de)?quant_?\d*)$")
+APPENDED = re.compile(r"(_nchwc|_token_\d+|/\w+Fusion/?|_new_reshape)$")
 PRECISIONS = {"float": "float32", "float16": "float16", "bfloat16": "bfloat16", "double": "float64"}
 
 
