@@ -127,7 +127,7 @@ SETTINGS: tuple[Setting, ...] = (
 
 def _fit(preprocess: Preprocess) -> str:
     words = {"letterbox": "letterboxed", "stretch": "stretched", "crop": f"cropped to {preprocess.crop:g}"}
-    return words[preprocess.resize]
+    return words.get(preprocess.resize, f"fitted as a {preprocess.resize}")
 
 
 def _place(preprocess: Preprocess) -> str:
