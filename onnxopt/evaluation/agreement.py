@@ -189,7 +189,7 @@ class Comparison:
         self._same_class += int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
 
     def _compare_objects(self, reference: Feeds, other: Feeds, decoder: Decoder) -> None:
-        if any(values.shape[1:] != other[name].shape[1:] for name, values in reference.items()):
+        if any(v.ndim != other[name].ndim or v.shape[-1:] != other[name].shape[-1:] for name, v in reference.items()):
             return
         matches, detections = compare_objects(reference, other, decoder)
         self._matches += matches

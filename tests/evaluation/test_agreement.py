@@ -106,3 +106,21 @@ def test_detection_agreement(other, expected):
 
 def test_nothing_found_by_either_is_no_agreement():
     assert compare([(head(), head())], PICTURE).detections is None
+
+
+def test_ruined_scores_show_beside_boxes_that_are_larger():
+    head = np.random.default_rng(0).uniform(0, 64, (1, 6, CELLS))
+    head[0, 4:] /= 64
+    ruined = head.copy()
+    ruined[0, 4:] = 0.5
+    found = compare([(head, ruined)], PICTURE)
+    assert found.worst_sqnr_db > 30
+    assert found.parts["y (boxes)"].sqnr_db == math.inf
+    assert found.parts["y (scores)"].sqnr_db < 10
+
+
+def test_tables_of_another_length_are_matched_all_the_same():
+    def table(count):
+        return np.array([[[9.0 * i, 0, 9 * i + 8, 8, 0.9, 1] for i in range(1, count + 1)]])
+
+    assert compare([(table(3), table(1))], PICTURE).detections == 0.5

@@ -8,7 +8,7 @@ import pytest
 from onnxopt.data import Boxes, Categories, ImageInfo
 from onnxopt.evaluation.decoding import Reader
 from onnxopt.evaluation.evidence import AveragePrecision, EnergyShare, Ratio
-from onnxopt.evaluation.interval import FEWEST_RESAMPLES, RESAMPLES, drop_interval
+from onnxopt.evaluation.interval import FEWEST_RESAMPLES, RESAMPLES, drop_interval, score_interval
 from onnxopt.evaluation.metrics.coco import MeanAveragePrecision
 
 SET = Categories((1, 2, 5), ("a", "b", "c"))
@@ -100,3 +100,12 @@ def test_costly_scores_are_resampled_less_often_but_often_enough():
 def test_models_scored_on_different_pictures_cannot_be_paired():
     with pytest.raises(ValueError, match="2 pictures before and 3 after"):
         drop_interval(Ratio.mean([1.0, 1.0]), Ratio.mean([1.0] * 3))
+
+
+def test_the_interval_of_a_score_is_that_of_its_mean():
+    values = np.random.default_rng(1).random(400)
+    found = score_interval(Ratio.mean(values))
+    spread = 1.96 * values.std() / np.sqrt(len(values))
+    assert found.low == pytest.approx(values.mean() - spread, abs=0.003)
+    assert found.high == pytest.approx(values.mean() + spread, abs=0.003)
+    assert found.resamples == RESAMPLES

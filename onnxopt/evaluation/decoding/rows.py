@@ -3,7 +3,7 @@
 `[1, N, 6+extra]` (YOLOv10, end-to-end YOLO26) or `[N, 6]` (exports with a suppression inside): corners, score, class,
 then mask coefficients or keypoints. Rotated boxes are `[1, N, 7]`: centre, size, score, class, angle. That a table is
 such a one is believed where the metadata says `end2end`, or where there are six columns of which the last holds whole
-numbers.
+numbers. Where no coordinate exceeds 1, they are centres and sizes in shares of the input, as RT-DETR gives them.
 """
 
 from collections.abc import Mapping
@@ -44,10 +44,18 @@ class Rows(Decoder):
         """Return the rows that are confident enough."""
         values = np.asarray(outputs[self.output], np.float64)
         values = values.reshape(-1, values.shape[-1])
-        rest = self.extra.read(values[:, :4], values[:, COLUMNS:], outputs)
+        rest = self.extra.read(self._in_pixels(values[:, :4]), values[:, COLUMNS:], outputs)
         found = Detections(values[:, 5].astype(np.int64), values[:, 4], **rest)
         order = np.argsort(-found.scores, kind="stable")[: thresholds.limit]
         return found.pick(order[found.scores[order] > thresholds.confidence])
+
+    def _in_pixels(self, boxes: Array) -> Array:
+        if not boxes.size or boxes.max() > 1 or self.task == "obb":
+            return boxes
+        height, width = self.extra.size
+        half = boxes[:, 2:] / 2
+        corners = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
+        return corners * [width, height, width, height]
 
     def parts(self, outputs: Feeds) -> dict[str, Array]:
         """Boxes, scores with class numbers, and what follows apart."""

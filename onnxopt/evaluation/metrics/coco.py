@@ -46,6 +46,7 @@ class MeanAveragePrecision:
     reader: Reader
     pictures: list[tuple[Boxes, ImageInfo]] = field(default_factory=list)
     found: Fields = field(default_factory=list)
+    _matched: Any = None  # the evaluation of what was gathered so far; matching is slow
 
     def __post_init__(self) -> None:
         pycocotools(self.name)
@@ -75,6 +76,7 @@ class MeanAveragePrecision:
         count = decoder.class_count if decoder is not None else None
         ids = category_ids(truth.categories, count, class_names(self.reader.metadata))
         known = found.pick(np.flatnonzero([number in ids for number in found.classes.tolist()]))
+        self._matched = None
         self.pictures.append((truth, image))
         self.found += coco_results(self.described(known, image), known, truth.image_id, ids)
 
@@ -132,8 +134,8 @@ class MeanAveragePrecision:
 
     def matched(self) -> Any | None:
         """Return pycocotools' `COCOeval` with the matches of each picture; None where nothing was found."""
-        if not self.found:
-            return None
+        if not self.found or self._matched is not None:
+            return self._matched
         with redirect_stdout(StringIO()):
             coco = pycocotools(self.name)[0]()
             coco.dataset = self.as_coco()
@@ -141,6 +143,7 @@ class MeanAveragePrecision:
             # Loading adds to the results.
             evaluation = self.evaluator(coco, coco.loadRes([dict(result) for result in self.found]))
             evaluation.evaluate()
+        self._matched = evaluation
         return evaluation
 
     def _accumulated(self) -> Any | None:

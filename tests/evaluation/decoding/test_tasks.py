@@ -131,6 +131,10 @@ class TestRowsWithoutMetadata:
         fractions[0, 5, 5] = 0.5
         assert Reader().task({"out": fractions}, FEEDS) is None
 
+    def test_shares_of_the_input_become_pixels(self):
+        table = rows(box=(40 / WIDTH, 20 / HEIGHT, 24 / WIDTH, 16 / HEIGHT))
+        np.testing.assert_allclose(Reader().objects({"out": table}, FEEDS, SHOWING).xyxy, [CORNERS], rtol=1e-6)
+
     def test_a_table_without_batch_of_any_length(self):
         reader = Reader()
         for count in (3, 1, 0):
