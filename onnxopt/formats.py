@@ -14,16 +14,20 @@ one processor (NCHWc blocks), so that it runs on any of its architecture.
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from onnx import helper
+
 from onnxopt import model_io
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.graph import Graph
+from onnxopt.runtime.adapter import InputFacts
 from onnxopt.targets import Target
 
 Shapes = Mapping[str, Sequence[int]]
@@ -103,6 +107,19 @@ def is_ours(path: Path) -> bool:
         except UsageError:
             return False
     return SIGNATURE in path.read_bytes()
+
+
+def stand_in(path: Path, inputs: Iterable[InputFacts]) -> Graph:
+    """A graph with the inputs of a file that only its runtime can read: what sizes are found for.
+
+    Args:
+        path: The file.
+        inputs: What a session of it says they are.
+    """
+    kinds = [(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), sizes) for name, dtype, sizes in inputs]
+    nodes = [helper.make_node("Identity", [name], [f"{name}/out"]) for name, _, _ in kinds]
+    given, made = ([helper.make_tensor_value_info(n + end, k, s) for n, k, s in kinds] for end in ("", "/out"))
+    return Graph.from_proto(helper.make_model(helper.make_graph(nodes, path.stem, given, made)), source=path.name)
 
 
 def trtexec_line(model: Path, graph: Graph, shapes: Shapes) -> list[str]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from onnxopt.runtime.latency import Comparison
     from onnxopt.targets import Target
 
+SESSION_ALONE = (".xml", ".ort")  # what only its runtime can read
+
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
@@ -42,17 +44,22 @@ def bench(
     They run in turn, once each per round, so that what the machine does meanwhile happens to all. Prints the median
     of a run, its spread (half the distance between the quartiles), and how many times faster than the first model
     each one is, round by round. With --device all of that happens on another machine, to which nothing but ssh
-    access is needed and on which nothing is left.
+    access is needed and on which nothing is left. MODEL is an .onnx file, or what the target loads beside.
     """
+    from onnxopt import formats
     from onnxopt.model_io import load
     from onnxopt.runtime import latency
     from onnxopt.runtime.adapter import processor_of
 
-    loaded = {name: load(file) for name, file in zip(_names(models), models, strict=True)}
-    runtime = _runtime(chosen_target(target, device, ssh_options))
+    graphs = [None if file.suffix in SESSION_ALONE else load(file) for file in models]
+    table = chosen_target(target, device, ssh_options)
+    for file in models:
+        if file.suffix in SESSION_ALONE:
+            formats.check(file, table)
+    runtime = _runtime(table)
     runs = {
         name: _run(runtime, file, graph, shapes, threads)
-        for file, (name, graph) in zip(models, loaded.items(), strict=True)
+        for name, file, graph in zip(_names(models), models, graphs, strict=True)
     }
     timed = latency.compare(runs, rounds=rounds, seconds=seconds)
     if as_json:
@@ -82,16 +89,19 @@ def _names(models: Sequence[Path]) -> list[str]:
     return [f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-def _run(runtime: "Runtime", file: Path, graph: "Graph", shapes: Sequence[str], threads: int) -> "Callable[[], object]":
+def _run(
+    runtime: "Runtime", file: Path, graph: "Graph | None", shapes: Sequence[str], threads: int
+) -> "Callable[[], object]":
     """One model and its feeds, ready to be run again and again."""
     from onnxopt.cli.options import sized_inputs
     from onnxopt.data import synthetic
     from onnxopt.evaluation.inputs import fill_batch
+    from onnxopt.formats import stand_in
     from onnxopt.runtime.adapter import prepared
 
-    inputs = sized_inputs(graph, shapes)
-    feeds = fill_batch(next(iter(synthetic(inputs, 1))).feeds, inputs)
-    return prepared(runtime.open(file, threads=threads), feeds)
+    session = runtime.open(file, threads=threads)
+    inputs = sized_inputs(stand_in(file, getattr(session, "inputs", ())) if graph is None else graph, shapes)
+    return prepared(session, fill_batch(next(iter(synthetic(inputs, 1))).feeds, inputs))
 
 
 def _document(timed: "Comparison", runtime: "Runtime", device: str | None, threads: int) -> dict[str, Any]:

@@ -17,6 +17,9 @@ Feeds = Mapping[str, Array]
 Model = onnx.ModelProto | bytes | str | Path
 
 
+InputFacts = tuple[str, str, Sequence[int | str | None]]  # name, NumPy type, sizes; open ones are names or None
+
+
 class Session(Protocol):
     """A loaded model."""
 

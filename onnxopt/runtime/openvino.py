@@ -9,7 +9,7 @@ import onnx
 
 from onnxopt.errors import OptimizationError
 from onnxopt.graph import Array
-from onnxopt.runtime.adapter import Feeds, Kernels, Model
+from onnxopt.runtime.adapter import Feeds, InputFacts, Kernels, Model
 from onnxopt.runtime.kernel_time import KernelTime
 from onnxopt.runtime.runner import OpenVinoModel
 
@@ -42,6 +42,7 @@ class OpenVinoSession:
             raise OptimizationError(f"OpenVINO cannot load the model: {_last_line(error)}") from error
         self.compiled = self._model.compiled
         self.output_names = self._model.output_names
+        self.inputs: Sequence[InputFacts] = self._model.inputs
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once; all outputs by name, or those asked for."""

@@ -11,7 +11,7 @@ import onnxruntime
 
 from onnxopt.errors import OptimizationError, UsageError, nearest
 from onnxopt.graph import Array
-from onnxopt.runtime.adapter import Feeds, Kernels, Model
+from onnxopt.runtime.adapter import Feeds, InputFacts, Kernels, Model
 from onnxopt.runtime.kernel_time import KernelTime
 from onnxopt.runtime.runner import CPU, OnnxRuntimeModel
 
@@ -65,6 +65,7 @@ class OrtSession:
             raise OptimizationError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
         self.input_names = self._model.input_names
         self.output_names = self._model.output_names
+        self.inputs: Sequence[InputFacts] = self._model.inputs
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once.

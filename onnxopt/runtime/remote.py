@@ -11,7 +11,7 @@ import onnx
 from onnxopt import model_io
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.graph import Array
-from onnxopt.runtime.adapter import Feeds, Kernels, Model
+from onnxopt.runtime.adapter import Feeds, InputFacts, Kernels, Model
 from onnxopt.runtime.openvino import kernels_among as openvino_kernels
 from onnxopt.runtime.ort import LEVELS
 from onnxopt.runtime.ort import kernels_among as ort_kernels
@@ -83,7 +83,7 @@ class RemoteRuntime:
         """
         name = self._put(model)
         found, _ = self.ask({"do": "open", "name": name, "threads": threads, "options": {}}, doing="load")
-        return RemoteSession(self, found["number"], found["outputs"])
+        return RemoteSession(self, found["number"], found["inputs"], found["outputs"])
 
     def kernels(self, model: onnx.ModelProto) -> Kernels:
         """Read back which kernels the runtime there chose."""
@@ -137,13 +137,17 @@ class RemoteSession:
 
     Attributes:
         number: What the runner calls it.
+        inputs: Name, NumPy type and sizes of each.
         output_names: Of the model.
         seconds: What the last run took there, without the way.
     """
 
-    def __init__(self, runtime: RemoteRuntime, number: int, output_names: list[str]) -> None:
+    def __init__(
+        self, runtime: RemoteRuntime, number: int, inputs: Sequence[InputFacts], output_names: list[str]
+    ) -> None:
         self.runtime = runtime
         self.number = number
+        self.inputs = inputs
         self.output_names = output_names
         self.seconds = 0.0
         weakref.finalize(self, runtime.forget, number)

@@ -137,6 +137,9 @@ CPU = "CPUExecutionProvider"
 class OnnxRuntimeModel:
     """A model loaded by ONNX Runtime.
 
+    Attributes:
+        inputs: Name, NumPy type and sizes of each input; a size that is open is a name or None.
+
     Args:
         source: Serialised bytes, or a file.
         threads: Threads inside an operator.
@@ -178,6 +181,7 @@ class OnnxRuntimeModel:
         self.input_names: list[str] = [i.name for i in self._session.get_inputs()]
         self.output_names: list[str] = [o.name for o in self._session.get_outputs()]
         self._half = {i.name for i in self._session.get_inputs() if i.type == "tensor(float16)"}
+        self.inputs = [(i.name, _dtype(i.type), list(i.shape)) for i in self._session.get_inputs()]
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Outputs by name, all or those asked for; float32 feeds are rounded for inputs that are float16."""
@@ -192,6 +196,9 @@ class OnnxRuntimeModel:
 
 class OpenVinoModel:
     """A model compiled by OpenVINO for the CPU.
+
+    Attributes:
+        inputs: Name, NumPy type and sizes of each input; a size that is open is None.
 
     Args:
         source: Serialised bytes, or a file.
@@ -216,6 +223,7 @@ class OpenVinoModel:
         self.compiled = core.compile_model(read, "CPU", config)
         self._request = self.compiled.create_infer_request()
         self.output_names: list[str] = [min(found) for found in names]
+        self.inputs = [(min(i.get_names()), i.get_element_type().to_dtype().name, _sizes(i)) for i in read.inputs]
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Outputs by name, all or those asked for."""
@@ -235,6 +243,17 @@ class OpenVinoModel:
             keys = ("layerType", "primitiveType", "originalLayersNames")
             found.append([str(info[key].astype(str)) if key in info else "" for key in keys])
         return found
+
+
+def _dtype(kind: str) -> str:
+    """NumPy's name for what ONNX Runtime calls `tensor(float)` and the like."""
+    name = kind[len("tensor(") : -1]
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _sizes(port: Any) -> list[int | None]:
+    """Sizes of an input of OpenVINO's; None where open."""
+    return [size.get_length() if size.is_static else None for size in port.get_partial_shape()]
 
 
 ENGINES = {"onnxruntime": OnnxRuntimeModel, "openvino": OpenVinoModel}
@@ -331,7 +350,8 @@ class Runner:
             model = ENGINES[self._engine](str(self._folder / name), threads, **options)
         finally:
             self._clear()
-        return {"number": self._keep(self._models, model), "outputs": model.output_names}, []
+        number = self._keep(self._models, model)
+        return {"number": number, "inputs": model.inputs, "outputs": model.output_names}, []
 
     def _do_run(self, number: int, names: list[str], outputs: list[str] | None, parts: Sequence[bytes] = ()) -> Reply:
         """Run a model once, and say how long it took."""

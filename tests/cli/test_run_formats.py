@@ -56,3 +56,22 @@ def test_run_is_measured_on_a_device(onnxopt, net, device, tmp_path):
     document = json.loads(report.read_text())
     assert document["before"]["latency_ms"] > 0
     assert document["target"]["why_not_measured"] == ""
+
+
+@pytest.mark.parametrize(("target", "ending"), [("ort", ".ort"), ("openvino", ".xml")])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_written_can_be_timed(onnxopt, net, tmp_path, request, target, ending, there):
+    pytest.importorskip("openvino")
+    output = tmp_path / f"m{ending}"
+    assert onnxopt("run", net, "--passes", "simplify", "--target", target, "-o", output).exit_code == 0
+    device = request.getfixturevalue("device") if there else None
+    where = ["--device", device.url(), *device.arguments] if device else []
+    result = onnxopt("bench", net, output, "--target", target, "--rounds", 3, "--json", *where)
+    assert result.exit_code == 0, result.stderr
+    assert [m["model"] for m in json.loads(result.stdout)["models"]] == ["net.onnx", output.name]
+
+
+def test_what_another_runtime_reads_is_not_timed(onnxopt, tmp_path):
+    result = onnxopt("bench", tmp_path / "m.xml")
+    assert result.exit_code == 2
+    assert "loads no .xml file" in result.stderr
