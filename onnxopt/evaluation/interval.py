@@ -15,7 +15,7 @@ from onnxopt.evaluation.evidence import Evidence
 LEVEL = 0.95
 RESAMPLES = 2000
 FEWEST_RESAMPLES = 200
-WORK = 4 * 10**8  # elements; scores that are costly to compute are resampled less often
+WORK = 10**8  # elements, some ten seconds; scores that are costly to compute are resampled less often
 
 
 @dataclass(frozen=True)
