@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxopt.data import Boxes
-from onnxopt.doctor import inputs, labels
+from onnxopt.doctor import box_labels, class_labels, inputs
 from onnxopt.doctor.finding import MOST_SURE, Finding
 from onnxopt.doctor.search import Preparation
 from onnxopt.doctor.sweep import Sweep
@@ -71,7 +71,7 @@ def _class_count(seen: Findings) -> Iterator[Finding]:
         says = f"{seen.trials.mismatch[:1].upper()}{seen.trials.mismatch[1:]}."
         yield Finding("class-count", says, "counted", 1.0, "give the labels that the model was trained with")
     numbers = [int(g.label) for g in seen.sweep.glances if isinstance(g.label, int | np.integer)]
-    yield from labels.label_range(numbers, seen.trials.class_count)
+    yield from class_labels.label_range(numbers, seen.trials.class_count)
 
 
 def _classes(seen: Findings) -> Iterator[Finding]:
@@ -80,18 +80,18 @@ def _classes(seen: Findings) -> Iterator[Finding]:
     shown = seen.trials.seen(seen.preparation.best)
     categories = next((one.label.categories.names for one in shown if isinstance(one.label, Boxes)), None)
     if categories is not None:
-        yield from labels.object_classes(shown, categories)
+        yield from class_labels.object_classes(shown, categories)
     else:
-        yield from labels.picture_classes(shown)
+        yield from class_labels.picture_classes(shown)
 
 
 def _boxes(seen: Findings) -> Iterator[Finding]:
     read = [] if seen.trials is None or seen.preparation is None else seen.trials.seen(seen.preparation.best)
-    found = list(labels.boxes(read))
+    found = list(box_labels.boxes(read))
     yield from found
     if not found:
         rows = [(g.label, g.image) for g in seen.sweep.glances if isinstance(g.label, Boxes) and g.image is not None]
-        yield from labels.outside(rows)
+        yield from box_labels.outside(rows)
 
 
 CHECKS: tuple[Check, ...] = (

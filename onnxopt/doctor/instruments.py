@@ -25,6 +25,7 @@ from onnxopt.doctor.reading import Probabilities, Reading
 from onnxopt.evaluation.decoding import Detections, overlap
 
 HIT = 0.5  # intersection over union
+CONFIDENT = 0.4  # objects that may be taken for true
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,13 @@ class Seen:
     label: Any
     image: ImageInfo | None
     classes: dict[int, int] | None = None
+
+    def confident(self) -> tuple[Array, Array]:
+        """Return classes int64[n] and corners float64[n, 4], in pixels of the picture, of what is surely there."""
+        if not isinstance(self.reading, Detections) or self.image is None:
+            return np.zeros(0, np.int64), np.zeros((0, 4))
+        kept = self.reading.scores >= CONFIDENT
+        return self.reading.classes[kept], self.image.to_original(self.reading.xyxy[kept])
 
 
 @dataclass(frozen=True)

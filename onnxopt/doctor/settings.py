@@ -69,7 +69,12 @@ def _colors(given: Preprocess) -> Iterable[Preprocess]:
 
 
 def _resizes(given: Preprocess) -> Iterable[Preprocess]:
-    return (replace(given, resize=kind) for kind in ("letterbox", "stretch") if kind != given.resize)
+    usual = Preprocess().crop
+    if given.resize == "crop" and given.crop < usual:
+        yield replace(given, crop=usual)
+    for kind in ("letterbox", "stretch"):
+        if kind != given.resize:
+            yield replace(given, resize=kind, crop=usual)
 
 
 def _aligns(given: Preprocess) -> Iterable[Preprocess]:

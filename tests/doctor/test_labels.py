@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from onnxopt.data import Boxes, Categories, ImageInfo
+from onnxopt.doctor.box_labels import boxes, outside
+from onnxopt.doctor.class_labels import label_range, object_classes, picture_classes
 from onnxopt.doctor.instruments import Seen
-from onnxopt.doctor.labels import boxes, label_range, object_classes, outside, picture_classes
 from onnxopt.doctor.reading import Probabilities
 from onnxopt.evaluation.decoding import Detections
 

@@ -23,6 +23,7 @@ COCO, SHAPES, IMAGENET = (
 )
 NORMALIZED = "mean=[0.485,0.456,0.406],std=[0.229,0.224,0.225]"
 MACS = 500_000_000
+LESS = replace(THOROUGH, samples=48)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not YOLOX.is_file(), reason="no folder 'shared'")]
 
 
@@ -32,7 +33,7 @@ def model(file):
     return graph, resolve_inputs(graph)[0]
 
 
-def faults(file, data, preprocess, depth=replace(THOROUGH, samples=48), role="calibration"):
+def faults(file, data, preprocess, depth=LESS, role="calibration"):
     graph, inputs = model(file)
     opened = open_dataset(data, inputs, role=role, preprocess=preprocess, samples=128, metadata=graph.metadata)
     return [(f.fault, f.preprocess) for f in examine(graph, inputs, opened, macs=MACS, depth=depth).findings]
@@ -94,7 +95,7 @@ def test_yolo_pictures(given, fault):
     assert faults(SYNTH, SHAPES, given) == [(fault, "yolo")]
 
 
-@pytest.mark.parametrize("depth", [replace(THOROUGH, samples=48), SHORT], ids=["thorough", "short"])
+@pytest.mark.parametrize("depth", [LESS, SHORT], ids=["thorough", "short"])
 @pytest.mark.parametrize("role", ["calibration", "evaluation"])
 @pytest.mark.parametrize(
     ("file", "data", "right"), [(YOLOX, COCO, "yolox"), (SYNTH, SHAPES, "yolo"), (MOBILENET, IMAGENET, "imagenet")]
