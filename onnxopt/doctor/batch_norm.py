@@ -35,6 +35,8 @@ class TrainingStatistics:
         graph = graph.copy()
         graph.sort()
         for node in graph.nodes_of("BatchNormalization"):
+            if graph.producer(node.inputs[0]) is None:
+                continue  # of the input itself: it normalizes pixels, and may have been written there by hand
             mean, variance = (graph.constant(tensor) for tensor in node.inputs[3:5])
             # Exporters write 0 and 1 for a layer that was never trained.
             if mean is not None and variance is not None and (variance > 0).all() and np.ptp(variance) > 0:

@@ -96,6 +96,11 @@ def test_batch_norm_knows_what_it_was_trained_on():
     assert known.strangeness(like / 255) > 0.5
 
 
+def test_batch_norm_of_the_input_is_passed_over():
+    first = NORMALIZED.replace("h = Relu (x) y = BatchNormalization (h,", "y = BatchNormalization (x,")
+    assert TrainingStatistics.find(parse_graph(first)) is None
+
+
 def test_batch_norm_that_was_never_trained_knows_nothing():
     fresh = NORMALIZED.replace("m = {3, -1}", "m = {0, 0}").replace("v = {4, 0.25}", "v = {1, 1}")
     assert TrainingStatistics.find(parse_graph(fresh)) is None
