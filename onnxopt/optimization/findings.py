@@ -23,7 +23,7 @@ from onnxopt.profiling.peaks import Peaks
 from onnxopt.profiling.text import profile_summary
 from onnxopt.report.document import Picture
 from onnxopt.report.findings import Findings, Resources
-from onnxopt.runtime.adapter import Feeds, Runtime
+from onnxopt.runtime.adapter import Feeds, Runtime, Session
 from onnxopt.runtime.energy import EnergyMeter
 from onnxopt.runtime.footprint import measure_footprint
 from onnxopt.runtime.kernel_time import Profiler
@@ -98,7 +98,7 @@ class Pair:
             layers_text=profile_summary(profiles[1]) if profiles[1] is not None else "",
             spectra=spectra or (),
             pictures=self._try("pictures", self._pictures) or (),
-            notes=tuple(self.notes),
+            notes=tuple(dict.fromkeys(self.notes)),
         )
 
     def _try(self, what: str, measured: Callable[[], T]) -> T | None:
@@ -135,12 +135,17 @@ class Pair:
         return before, after
 
     def _pictures(self) -> tuple[Picture, ...]:
-        if self.runtime is None:
-            return ()
-        before, after = self.before.to_proto(), self.after.to_proto()
-        reference = OrtSession(before, optimized=False) if self.only_after else self.runtime.open(before)
-        reader = Reader(self.before.metadata, self.decode)
-        return compare_frames(reference, self.runtime.open(after), self.shown.take(FRAMES), reader)
+        before = self._session(self.before, as_written=self.only_after)
+        return compare_frames(
+            before, self._session(self.after), self.shown.take(FRAMES), Reader(self.before.metadata, self.decode)
+        )
+
+    def _session(self, graph: Graph, *, as_written: bool = False) -> Session:
+        """On the target, else on ONNX Runtime, which does what the graph says."""
+        proto = graph.to_proto()
+        if self.runtime is None or as_written:
+            return OrtSession(proto, optimized=False)
+        return self.runtime.open(proto)
 
 
 def _energy(model: onnx.ModelProto, runtime: Runtime, feeds: Feeds, meter: EnergyMeter) -> float | None:

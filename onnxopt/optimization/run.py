@@ -227,8 +227,8 @@ class Optimization:
             graph: What came out.
         """
         subject = self.subject
-        if subject.why_not_run:
-            return Findings(notes=(f"layers, tensors and pictures: not measured ({subject.why_not_run})",))
+        if subject.cannot_run:
+            return Findings(notes=(f"layers, tensors and pictures: not measured ({subject.cannot_run})",))
         pair = Pair(
             subject.graph,
             graph,
@@ -267,8 +267,8 @@ class Optimization:
             sqnr_db=quality.get("worst_sqnr_db"),
         )
         outcomes = gates.judge_gates(self.gates, found)
-        gates.refuse_missed(outcomes, [f"{s.text} was {s.reason}" for s in report.stages if not s.kept])
         report.gates = [outcome.to_dict() for outcome in outcomes]
+        gates.refuse_missed(outcomes, report, [f"{s.text} was {s.reason}" for s in report.stages if not s.kept])
 
     def _context(self) -> Context:
         """A context that knows of no pass. Of models that are merely large passes run what parts they can."""
