@@ -13,9 +13,9 @@ from onnxopt.data import Array
 from onnxopt.evaluation.evidence import Evidence
 
 LEVEL = 0.95
-RESAMPLES = 2000
+RESAMPLES = 1000
 FEWEST_RESAMPLES = 200
-WORK = 10**8  # elements, some ten seconds; scores that are costly to compute are resampled less often
+WORK = 5 * 10**7  # elements, some seconds; scores that are costly to compute are resampled less often
 
 
 @dataclass(frozen=True)
