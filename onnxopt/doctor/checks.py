@@ -52,12 +52,14 @@ def _prepared(seen: Findings) -> Iterator[Finding]:
     if not seen.assumed:
         yield from seen.preparation.findings(arrays=isinstance(seen.trials.view, ArrayView))
         return
-    sure = min((change.sure for change in seen.preparation.changes), default=0.6)
+    changes = seen.preparation.changes
+    sure = min((change.sure for change in changes), default=0.6)
     yield Finding(
         "preprocess-missing",
         "Nobody said how the pictures become inputs, and the model's file does not tell.",
-        "; ".join(change.why for change in seen.preparation.changes)
-        or f"'{seen.preparation.best}' was tried, and nothing else suits the model better",
+        max(changes, key=lambda change: change.sure).why
+        if changes
+        else f"'{seen.preparation.best}' was tried, and nothing else suits the model better",
         sure,
         f"give --preprocess '{seen.preparation.best}'",
         str(seen.preparation.best),

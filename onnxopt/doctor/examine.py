@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from onnxopt.calibration.collect import expose
-from onnxopt.data import Dataset, InputSpec
+from onnxopt.data import Dataset, InputSpec, Preprocess
 from onnxopt.data.images import image_layout
 from onnxopt.doctor.batch_norm import TrainingStatistics
 from onnxopt.doctor.checks import Findings, run_checks
@@ -99,11 +99,13 @@ def examine(
         trials = None
     found = run_checks(Findings(swept, _size(graph.metadata, inputs), trials, preparation, assumed))
     ran = len(trials.seen(trials.view.given)) if trials is not None else 0
-    drawn = _draw(trials, preparation, pictures) if pictures is not None and trials and preparation else []
+    drawn = []
+    if pictures is not None and trials is not None and preparation is not None:
+        drawn = _draw(trials, preparation, pictures, preparation.best if assumed else preparation.given)
     return Diagnosis(
         findings=found,
         description=dataset.description,
-        preprocess=str(dataset.preprocess) if dataset.preprocess is not None else None,
+        preprocess=str(dataset.preprocess) if dataset.preprocess is not None and not assumed else None,
         examined=len(swept.glances),
         run=ran,
         notes=notes,
@@ -173,11 +175,11 @@ def _size(metadata: Mapping[str, str], inputs: Sequence[InputSpec]) -> Size | No
     return Size(inputs[0], (height, width), trained)
 
 
-def _draw(trials: Trials, preparation: Preparation, folder: Path) -> list[Path]:
+def _draw(trials: Trials, preparation: Preparation, folder: Path, prepared: Preprocess) -> list[Path]:
     view = trials.view
-    seen = trials.seen(view.given)
+    seen = trials.seen(prepared)
     step = max(1, len(seen) // SHOWN)
-    samples = islice(zip(view.samples(view.given), seen, strict=True), 0, None, step)
+    samples = islice(zip(view.samples(prepared), seen, strict=True), 0, None, step)
     chosen = [(sample.feeds[view.spec.name], one) for sample, one in islice(samples, SHOWN)]
     wanted = preparation.best
     names = trials.reader.names or trials.category_names

@@ -45,7 +45,7 @@ class Diagnosis:
     Attributes:
         findings: The surest first; empty where nothing is wrong as far as can be seen.
         description: The data in one line.
-        preprocess: How their pictures became inputs, as it was given or inferred; None for arrays.
+        preprocess: How their pictures became inputs, as it was given or inferred; None for arrays, or if nobody said.
         examined: Samples that were looked at.
         run: Samples that the model was run on, in each preparation.
         notes: What could not be looked at, and why.
