@@ -16,6 +16,7 @@ from onnxopt.lock import Lock, lock_now
 from onnxopt.optimization.subject import Subject
 from onnxopt.recipe import Recipe
 from onnxopt.report.ci import Case
+from onnxopt.report.run import RunReport
 from onnxopt.report.summary import figures
 from onnxopt.runtime.adapter import processor_of
 from onnxopt.targets import Target
@@ -153,8 +154,11 @@ def _run(job: Job, recipe: Recipe, target: Target) -> Entry:
     try:
         result = optimize(job.model, recipe=recipe, target=target)
         result.save(job.output)
+    except GateMissed as error:
+        measured = figures(error.report) if isinstance(error.report, RunReport) else {}
+        return Entry(Case(str(job.model), measured, str(error), missed=True))
     except OnnxoptError as error:
-        return Entry(Case(str(job.model), problem=str(error), missed=isinstance(error, GateMissed)))
+        return Entry(Case(str(job.model), problem=str(error)))
     return Entry(Case(str(job.model), figures(result.report)))
 
 

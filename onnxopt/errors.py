@@ -26,9 +26,14 @@ class OptimizationError(OnnxoptError):
 
 
 class GateMissed(OnnxoptError):  # noqa: N818 - says what happened
-    """What came out does not keep what was required; the message says which gate, what was wanted and measured."""
+    """What came out does not keep what was required; the message says which gate, what was wanted and measured.
+
+    Attributes:
+        report: All that was measured, as the report of what was refused; None where there is none.
+    """
 
     exit_code = 3
+    report: object = None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -306,11 +306,12 @@ def _outcome(gate: Gate, measured: Mapping[str, Figure]) -> Outcome:
     return Outcome(gate, figure.value, limit, figure.reference if gate.against else None, kept)
 
 
-def refuse_missed(outcomes: Sequence[Outcome], remarks: Iterable[str] = ()) -> None:
+def refuse_missed(outcomes: Sequence[Outcome], report: object, remarks: Iterable[str] = ()) -> None:
     """Stop unless all gates are kept.
 
     Args:
         outcomes: What `judge_gates` found.
+        report: All that was measured, for whoever shows what was refused.
         remarks: What explains a miss, such as a stage that was undone.
 
     Raises:
@@ -319,7 +320,9 @@ def refuse_missed(outcomes: Sequence[Outcome], remarks: Iterable[str] = ()) -> N
     missed = [str(outcome) for outcome in outcomes if not outcome.kept]
     if missed:
         why = "".join(f" ({remark})" for remark in remarks)
-        raise GateMissed(f"refused: {'; '.join(missed)}{why}; nothing is written")
+        error = GateMissed(f"refused: {'; '.join(missed)}{why}; nothing is written")
+        error.report = report
+        raise error
 
 
 def _text(gate: Gate, value: float | None) -> str:

@@ -107,14 +107,14 @@ def test_a_refusal_says_which_gate_what_was_wanted_and_what_came_out():
     measured = {"coco-map": Figure(0.3, 0.35, point=0.01), "latency": Figure(25.0, 40.0), "size": Figure(2e6, 8e6)}
     outcomes = judge_gates(parse_gates("map>=-1pt,latency<=20ms,size<=3MB"), measured)
     with pytest.raises(GateMissed) as refused:
-        refuse_missed(outcomes, ["prune was undone"])
-    assert refused.value.exit_code == 3
+        refuse_missed(outcomes, "the report", ["prune was undone"])
+    assert (refused.value.exit_code, refused.value.report) == (3, "the report")
     assert str(refused.value) == (
         "refused: map>=-1pt is missed: coco-map 0.3000, at least 0.3400 is wanted, as the float model has 0.3500; "
         "latency<=20ms is missed: 25 ms, at most 20 ms is wanted (prune was undone); nothing is written"
     )
     assert outcomes[2].to_dict()["text"] == "size<=3MB is kept: 2.000 MB, at most 3.000 MB is wanted"
-    refuse_missed(outcomes[2:])
+    refuse_missed(outcomes[2:], None)
 
 
 def test_what_was_not_measured_is_not_passed_over():

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 def batch(models: tuple[str, ...], **options: Any) -> None:
     """Run one recipe over many models.
 
-    It goes on where one fails, and exits with 1 then. What was done before, with the same model, recipe, data and packages, is not done again. Beside the recipe a lock
-    is kept (`recipe.lock`) that names packages and data; where they are others than it says, nothing is run.
+    It goes on where one fails, and exits with 1 then. What was done before, with the same model, recipe, data and
+    packages, is not done again. Beside the recipe a lock is kept (`recipe.lock`) that names packages and data; where
+    they are others than it says, nothing is run.
     """
     from onnxopt.batch import find_models, lock_of, plan, run_jobs
     from onnxopt.model_io import write_text

@@ -41,8 +41,25 @@ def write_cases(title: str, cases: "Sequence[Case]", junit: Path | None, markdow
 
 
 @contextmanager
-def reported(title: str, name: str, junit: Path | None, markdown: Path | None) -> "Iterator[dict[str, str]]":
-    """Report on what is done within, whether it goes well or not; yields the figures, to be filled in."""
+def reported(
+    title: str,
+    name: str,
+    junit: Path | None,
+    markdown: Path | None,
+    figures_of: Callable[[Any], dict[str, str]] = lambda _: {},
+) -> "Iterator[dict[str, str]]":
+    """Report on what is done within, whether it goes well or not.
+
+    Args:
+        title: The command.
+        name: What it is done to.
+        junit: File for JUnit XML, or None.
+        markdown: File for Markdown, or None.
+        figures_of: Figures of the report that a missed gate carries.
+
+    Yields:
+        The figures, to be filled in.
+    """
     from onnxopt.errors import GateMissed, OnnxoptError
     from onnxopt.report.ci import Case
 
@@ -50,7 +67,9 @@ def reported(title: str, name: str, junit: Path | None, markdown: Path | None) -
     try:
         yield figures
     except OnnxoptError as error:
-        case = Case(name, figures, str(error), missed=isinstance(error, GateMissed))
-        write_cases(title, [case], junit, markdown)
+        missed = isinstance(error, GateMissed)
+        report = getattr(error, "report", None)
+        figures.update(figures_of(report) if report is not None else {})
+        write_cases(title, [Case(name, figures, str(error), missed=missed)], junit, markdown)
         raise
     write_cases(title, [Case(name, figures)], junit, markdown)

@@ -11,7 +11,7 @@ import click
 from onnxopt.cli.ci import ci_options, reported
 from onnxopt.cli.options import chosen_target, device_options, json_option, model_argument, shape_option
 from onnxopt.cli.places import check_place
-from onnxopt.cli.reports import check_reports, report_option, write_reports
+from onnxopt.cli.reports import check_reports, report_option, wants_page, write_reports
 
 EPILOG = """Exit codes: 0 done, 1 the runtime or the metric failed, 2 bad usage or input, 3 a gate of --require was
 missed."""
@@ -69,13 +69,15 @@ def eval(model: Path, **options: Any) -> None:  # noqa: A001 - the command's nam
         _check_predictions(options["predictions"], (*models, *options["reports"]), force=options["force"])
     target = chosen_target(options["target"], options["device"], options["ssh_options"])
     names = ("metric", "decode", "reference", "require", "preprocess", "samples", "batch", "threads", "provider")
-    with reported("onnxopt eval", str(model), options["junit"], options["markdown"]) as measured, _bar() as bar:
+    ci = ("onnxopt eval", str(model), options["junit"], options["markdown"], evaluation_figures)
+    with reported(*ci) as measured, _bar() as bar:
         found = evaluate(
             model,
             options["data"],
             target=target,
             input_shapes=parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None,
             predictions=options["predictions"] is not None,
+            findings=wants_page(options["reports"]),
             progress=bar,
             **{name: options[name] for name in names},
         )
@@ -85,7 +87,7 @@ def eval(model: Path, **options: Any) -> None:  # noqa: A001 - the command's nam
     if found.predictions is not None:
         found.predictions.save(options["predictions"])
         click.echo(f"wrote {options['predictions']}", err=True)
-    write_reports(options["reports"], report.to_json, lambda: evaluation_document(report))
+    write_reports(options["reports"], report.to_json, lambda: evaluation_document(report, found.findings))
 
 
 def _check_predictions(file: Path, others: tuple[Path, ...], *, force: bool) -> None:

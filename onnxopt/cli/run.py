@@ -94,7 +94,7 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
     target = _target(options)
     formats.check(output, target)
     shapes = parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None
-    with reported("onnxopt run", str(model), options["junit"], options["markdown"]) as measured:
+    with reported("onnxopt run", str(model), options["junit"], options["markdown"], figures) as measured:
         result = optimize(
             model,
             passes,

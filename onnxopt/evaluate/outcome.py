@@ -82,7 +82,7 @@ def judge(report: Evaluation, wanted: Iterable[gates.Gate]) -> None:
     """
     outcomes = gates.judge_gates(wanted, _figures(report))
     report.gates = [outcome.to_dict() for outcome in outcomes]
-    gates.refuse_missed(outcomes)
+    gates.refuse_missed(outcomes, report)
 
 
 def _figures(report: Evaluation) -> dict[str, gates.Figure]:

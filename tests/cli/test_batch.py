@@ -113,3 +113,17 @@ def test_a_file_of_somebody_else_stays(batch, folder):
     result = batch()
     assert result.exit_code == 2
     assert "onnxopt did not write it" in result.stderr
+
+
+def test_a_missed_gate_is_a_failure_and_says_what_was_measured(batch, folder):
+    (folder / "recipe.toml").write_text('version = 1\n[budget]\nrequire = "size<=1B"\n[[pipeline]]\npass = "simplify"\n')
+    result = batch("--junit", folder / "j.xml", models="net.onnx")
+    assert result.exit_code == 1
+    root = ET.parse(folder / "j.xml").getroot()
+    assert root.get("failures") == "1"
+    assert "size: " in root.find(".//system-out").text
+    assert not (folder / "out" / "net.opt.onnx").exists()
+
+
+def test_it_is_measured_on_a_device(batch, device):
+    assert batch("--device", device.url(), *device.arguments, models="net.onnx").exit_code == 0
