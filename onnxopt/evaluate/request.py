@@ -35,6 +35,7 @@ def evaluate(
     provider: str | None = None,
     require: str | None = None,
     predictions: bool = False,
+    findings: bool = False,
     progress: Progress | None = None,
 ) -> Evaluated:
     """Run a model over samples and say how good it is.
@@ -54,6 +55,7 @@ def evaluate(
         provider: Execution provider of ONNX Runtime, such as `cuda`.
         require: Gates, such as `map>=-1pt,latency<=20ms`.
         predictions: Keep what the model said of each sample.
+        findings: With a reference, measure what a page shows beside the figures: layers, tensors, pictures.
         progress: Called with the number of samples done, and of all.
 
     Raises:
@@ -67,7 +69,7 @@ def evaluate(
     work = Work(subject, compared, decode, batch, threads)
     work.open(data, preprocess, samples)
     work.choose(metric, require)
-    return work.run(keep=predictions, progress=progress)
+    return work.run(keep=predictions, findings=findings, progress=progress)
 
 
 def _target(target: str | Target, provider: str | None) -> Target:

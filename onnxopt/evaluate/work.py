@@ -9,14 +9,17 @@ from onnxopt.data import Boxes, Dataset, Sample, open_dataset
 from onnxopt.errors import UsageError
 from onnxopt.evaluate.outcome import add_score, compared, described, judge, with_latency
 from onnxopt.evaluation.agreement import Comparison
+from onnxopt.evaluation.batches import fill_dataset
 from onnxopt.evaluation.choosing import choose_metric
 from onnxopt.evaluation.decoding import Reader
 from onnxopt.evaluation.inputs import fill_batch
 from onnxopt.evaluation.metrics import Metric, Scoring, load_metric
 from onnxopt.evaluation.predictions import Predictions
 from onnxopt.evaluation.throughput import Timed, batch_size, run_all
+from onnxopt.optimization.findings import Pair
 from onnxopt.optimization.subject import Subject
 from onnxopt.report.evaluation import Evaluation, Speed
+from onnxopt.report.findings import Findings
 from onnxopt.runtime import host
 from onnxopt.runtime.adapter import Session, processor_of
 from onnxopt.runtime.ort import OrtSession
@@ -33,10 +36,12 @@ class Evaluated:
     Attributes:
         report: All of it, as a report has it.
         predictions: What the model said of each sample, if that was asked for.
+        findings: What a page shows of the model beside the float model, if that was asked for and there is one.
     """
 
     report: Evaluation
     predictions: Predictions | None = None
+    findings: Findings | None = None
 
 
 class Work:
@@ -125,8 +130,13 @@ class Work:
             f"({', '.join(map(str, self.subject.graph.outputs))}); say which --decode or --metric suits it"
         )
 
-    def run(self, *, keep: bool, progress: Progress | None) -> Evaluated:
+    def run(self, *, keep: bool, findings: bool, progress: Progress | None) -> Evaluated:
         """Run all samples through the models, and report.
+
+        Args:
+            keep: Keep what the model said of each sample.
+            findings: Measure what a page shows beside the figures, too.
+            progress: Called with the number of samples done, and of all.
 
         Raises:
             OptimizationError: A runtime or the metric failed, or something is NaN.
@@ -161,7 +171,16 @@ class Work:
             report.speed = with_latency(report.speed, [each.session for each in timed], feeds)
         if self.gates:
             judge(report, self.gates)
-        return Evaluated(report, predictions)
+        return Evaluated(report, predictions, self._findings() if findings else None)
+
+    def _findings(self) -> Findings | None:
+        if self.reference is None:
+            return None
+        subject = self.subject
+        samples = fill_dataset(self.samples, subject.inputs)
+        before, after, decode = self.reference.graph, subject.graph, self.reader.decode
+        pair = Pair(before, after, subject.target, subject.runtime, subject.inputs, samples, samples, decode=decode)
+        return pair.measure()
 
     def _session(self, subject: Subject) -> Session:
         proto = subject.graph.to_proto()

@@ -6,6 +6,7 @@ from pathlib import Path
 from onnxopt.evaluation.interval import Interval
 from onnxopt.report.document import Document, Facts, Row, Table, Tile
 from onnxopt.report.evaluation import Evaluation
+from onnxopt.report.findings import Findings
 from onnxopt.report.table import bytes_text, table
 
 DETAILS = {"map50": "at an overlap of 0.5", "exact": "texts without an error"}
@@ -30,8 +31,14 @@ def evaluation_figures(report: Evaluation) -> dict[str, str]:
     return {name: f"{value} {note}".strip() for name, value, note in evaluation_rows(report)}
 
 
-def evaluation_document(report: Evaluation) -> Document:
-    """What a page shows of an evaluation."""
+def evaluation_document(report: Evaluation, findings: Findings | None = None) -> Document:
+    """What a page shows of an evaluation.
+
+    Args:
+        report: What was measured.
+        findings: And beside the float model, for the page alone.
+    """
+    found = findings or Findings()
     name = Path(report.model["source"]).name
     rows = [Row(row[0], (row[1],), row[2]) for row in evaluation_rows(report)]
     classes = report.details.get(PER_CLASS, {})
@@ -42,8 +49,12 @@ def evaluation_document(report: Evaluation) -> Document:
         lines=tuple(_lines(report, name)),
         tiles=tuple(_tiles(report)),
         figures=Table("What was measured", ("value",), tuple(rows)),
-        warnings=tuple(report.warnings),
+        warnings=(*report.warnings, *found.notes),
         tables=tables,
+        pictures=found.pictures,
+        layers=found.layers,
+        layers_text=found.layers_text,
+        spectra=found.spectra,
         facts=tuple(_facts(report)),
     )
 
