@@ -48,7 +48,15 @@ def load(group: str, name: str, kind: str) -> Any:
     known = entries(group)
     if name not in known:
         raise UsageError(f"unknown {kind} '{name}'{nearest(name, known)}")
-    owners = known[name]
+    return _load(name, known[name], kind)
+
+
+def load_all(group: str, kind: str) -> dict[str, Any]:
+    """What all entry points of a group name; same errors as `load`."""
+    return {name: _load(name, owners, kind) for name, owners in entries(group).items()}
+
+
+def _load(name: str, owners: list[EntryPoint], kind: str) -> Any:
     if len(owners) > 1:
         both = " and ".join(f"{_owner(e)} ({e.value})" for e in owners)
         raise UsageError(f"{kind} '{name}' is offered twice: by {both}; uninstall one of them")
@@ -70,7 +78,7 @@ def listing(group: str, kind: str) -> list[Listed]:
     out = []
     for name, owners in entries(group).items():
         try:
-            out.append(Listed(name, _owner(owners[0]), load(group, name, kind)))
+            out.append(Listed(name, _owner(owners[0]), _load(name, owners, kind)))
         except (UsageError, OptimizationError) as error:
             out.append(Listed(name, _owner(owners[0]), None, str(error)))
     return out

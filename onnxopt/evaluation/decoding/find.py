@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from onnxopt import plugins
 from onnxopt.data import Array, Feeds
@@ -93,12 +94,11 @@ def families() -> dict[str, Family]:
     Raises:
         OptimizationError: One cannot be imported, or is no `Family`.
     """
-    found = {name: _family(name) for name in plugins.names(DECODERS)}
+    found = {name: _checked(name, value) for name, value in plugins.load_all(DECODERS, "decoder").items()}
     return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
 
 
-def _family(name: str) -> Family:
-    family = plugins.load(DECODERS, name, "decoder")
+def _checked(name: str, family: Any) -> Family:
     if not isinstance(family, Family):
         raise OptimizationError(f"entry point '{name}' in group {DECODERS} is no Family")
     return family
@@ -106,7 +106,7 @@ def _family(name: str) -> Family:
 
 def _asked(text: str) -> dict[str, Family]:
     name, options = parse_decoder(text)
-    family = _family(name)
+    family = _checked(name, plugins.load(DECODERS, name, "decoder"))
     for option in options:
         if option not in family.options:
             raise UsageError(f"decoder '{name}' has no option '{option}'{nearest(option, family.options)}")
