@@ -116,7 +116,8 @@ def test_a_file_of_somebody_else_stays(batch, folder):
 
 
 def test_a_missed_gate_is_a_failure_and_says_what_was_measured(batch, folder):
-    (folder / "recipe.toml").write_text('version = 1\n[budget]\nrequire = "size<=1B"\n[[pipeline]]\npass = "simplify"\n')
+    recipe = 'version = 1\n[budget]\nrequire = "size<=1B"\n[[pipeline]]\npass = "simplify"\n'
+    (folder / "recipe.toml").write_text(recipe)
     result = batch("--junit", folder / "j.xml", models="net.onnx")
     assert result.exit_code == 1
     root = ET.parse(folder / "j.xml").getroot()
