@@ -158,15 +158,10 @@ def _as_expected(
         found = trials.compare(other, best, ranges=setting.is_range)
         if found.against or setting.name in changes:
             continue
-        changes[setting.name] = Change(
-            setting, best, other, f"{family.reason}; {_weighed(found)}", _sure(found, family)
-        )
+        why = f"{family.reason}; measured: {found.says}"
+        changes[setting.name] = Change(setting, best, other, why, _sure(found, family))
         best = other
     return best, changes
-
-
-def _weighed(found: Comparison) -> str:
-    return f"measured: {found.says}"
 
 
 def _sure(found: Comparison, family: Expected) -> float:

@@ -108,7 +108,7 @@ class Trials:
         before, after = (float(np.nanmean(instrument.scores(self.seen(p)))) for p in (old, new))
         corrected = min(1.0, by_chance * len(voices))
         says = (
-            f"{instrument.says} {before:.3f} as given and {after:.3f} then, "
+            f"{instrument.says} goes from {before:.3f} to {after:.3f}, "
             f"mean of {len(self.seen(new))} samples, by chance {corrected:.1g}"
         )
         return Comparison(1.0 if against else corrected, against, -loss, says)
