@@ -145,3 +145,13 @@ def test_on_a_device_it_says_the_same(onnxopt, device):
     )
     assert (there["score"], there["compared"]["top1"]) == (here["score"], 1.0)
     assert any("samples travel to the device" in warning for warning in there["warnings"])
+
+
+@pytest.mark.slow
+def test_a_page_shows_what_both_models_see(onnxopt, tmp_path):
+    page = tmp_path / "e.html"
+    result = onnxopt("eval", DETECTOR, "--data", SHAPES, "--samples", 8, "--reference", DETECTOR, "--report", page)
+    assert result.exit_code == 0, result.output
+    text = page.read_text()
+    assert text.count("data:image/jpeg") == 8
+    assert '<section id="layers">' in text
