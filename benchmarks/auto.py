@@ -77,7 +77,7 @@ def measure(subject: Subject, options: Namespace) -> dict[str, Any]:
         "seconds": wall,
         "processor_seconds": processor,
         "reused_at_first": found.reused,
-        "again": {"seconds": seconds, "reused": again.reused, "candidates": len(found.trials)},
+        "again": {"seconds": seconds, "reused": again.reused, "tried": len(again.trials) + len(again.failed)},
         "pick": pick.passes,
         "pick_is_fastest_kept": fastest.passes == pick.passes,
         "unseen_within_interval": _within(pick, verdicts[pick.passes]),
@@ -158,7 +158,7 @@ def said(one: dict[str, Any]) -> str:
         f"{one['model']}: {one['seconds']:.0f} s by the clock, {one['processor_seconds']:.0f} s of the processor; pick "
         f"`{one['pick']}`, fastest of those that kept the budget: {one['pick_is_fastest_kept']}; unseen loss within "
         f"budget or interval: {one['unseen_within_interval']}; started again: {again['seconds']:.0f} s, "
-        f"{again['reused']} of {again['candidates']} known"
+        f"{again['reused']} of {again['tried']} known"
     )
 
 
