@@ -68,6 +68,11 @@ class TestScores:
         report = classify(target="tensorrt", samples=4).report
         assert any("target tensorrt cannot run here: ONNX Runtime runs the graph" in w for w in report.warnings)
 
+    def test_a_batch_that_the_user_fixes(self):
+        report = classify(input_shapes={"input": (4, 3, 64, 64)}, samples=6).report
+        assert (report.speed.batch, report.data["samples"]) == (4, 6)
+        assert report.score == classify(samples=6).report.score
+
     def test_progress(self):
         seen = []
         classify(samples=3, progress=lambda done, count: seen.append((done, count)))

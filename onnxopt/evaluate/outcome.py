@@ -41,7 +41,13 @@ def compared(reference: Subject, comparison: Comparison, metric: Metric | None, 
     """
     agreement = comparison.result()
     parts = {name: distance.sqnr_db for name, distance in agreement.parts.items()}
-    found = Compared(described(reference), top1=agreement.top1, detections=agreement.detections, parts=parts)
+    found = Compared(
+        described(reference),
+        top1=agreement.top1,
+        detections=agreement.detections,
+        texts=agreement.texts,
+        parts=parts,
+    )
     if metric is None:
         return found
     after, before = scores

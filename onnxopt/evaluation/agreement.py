@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxopt.data import Array, Feeds, Sample
 from onnxopt.errors import OptimizationError
-from onnxopt.evaluation.decoding import OBJECTS, SHOWING, Decoder, Detections, Reader, class_scores, overlap
+from onnxopt.evaluation.decoding import OBJECTS, SHOWING, Decoder, Detections, Reader, Text, class_scores, overlap
 
 MATCH_IOU = 0.5
 
@@ -109,6 +109,7 @@ class Agreement:
         top1: Share of equal top classes, 0..1; None for models that are no classifiers.
         detections: F1 of the confident detections, 0..1; None for models that are no known detectors, and where
             neither model found anything.
+        texts: Share of equal texts, 0..1; None for models that read none.
         parts: The same distances with outputs taken apart whose columns mean different things, such as a detector's
             boxes and scores.
     """
@@ -117,6 +118,7 @@ class Agreement:
     samples: int
     top1: float | None
     detections: float | None
+    texts: float | None = None
     parts: dict[str, OutputDistance] = field(default_factory=dict)
 
     @property
@@ -144,6 +146,8 @@ class Comparison:
     _same_class: int = 0
     _matches: int = 0
     _detections: int = 0
+    _read: int = 0
+    _same_text: int = 0
     _reader: Reader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -170,6 +174,9 @@ class Comparison:
             self._compare_classes(reference, other)
         elif decoder.task in OBJECTS:
             self._compare_objects(reference, other, decoder)
+        elif decoder.task == "text" and not _other_shapes(reference, other):
+            self._read += 1
+            self._same_text += _text(decoder, reference) == _text(decoder, other)
 
     def result(self) -> Agreement:
         """Return the agreement over all samples so far."""
@@ -178,6 +185,7 @@ class Comparison:
             samples=self._samples,
             top1=self._same_class / self._classified if self._classified else None,
             detections=2 * self._matches / self._detections if self._detections else None,
+            texts=self._same_text / self._read if self._read else None,
             parts={name: sums.result() for name, sums in self._parts.items()},
         )
 
@@ -189,11 +197,22 @@ class Comparison:
         self._same_class += int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
 
     def _compare_objects(self, reference: Feeds, other: Feeds, decoder: Decoder) -> None:
-        if any(v.ndim != other[name].ndim or v.shape[-1:] != other[name].shape[-1:] for name, v in reference.items()):
+        if _other_shapes(reference, other):
             return
         matches, detections = compare_objects(reference, other, decoder)
         self._matches += matches
         self._detections += detections
+
+
+def _other_shapes(reference: Feeds, other: Feeds) -> bool:
+    """Whether outputs differ so much that one decoder cannot read both; tables may be longer or shorter."""
+    return any(v.ndim != other[name].ndim or v.shape[-1:] != other[name].shape[-1:] for name, v in reference.items())
+
+
+def _text(decoder: Decoder, outputs: Feeds) -> str:
+    read = decoder.decode(outputs)
+    assert isinstance(read, Text)
+    return read.text
 
 
 def compare_objects(reference: Feeds, other: Feeds, decoder: Decoder) -> tuple[int, int]:

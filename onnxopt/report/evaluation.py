@@ -22,6 +22,7 @@ class Compared:
         drop_interval: Where the drop probably lies; None for metrics that can only be computed over a whole set.
         top1: Share of samples on which classifiers prefer the same class; None for others.
         detections: F1 of the objects that both are sure of, after suppression; None for models that find none.
+        texts: Share of equal texts; None for models that read none.
         parts: SQNR in dB of each output, those taken apart whose columns mean different things.
     """
 
@@ -31,6 +32,7 @@ class Compared:
     drop_interval: Interval | None = None
     top1: float | None = None
     detections: float | None = None
+    texts: float | None = None
     parts: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -45,8 +47,8 @@ class Compared:
 
     @property
     def share(self) -> float | None:
-        """Agreement of what the models answer: of objects, or of classes; None for other models."""
-        return self.detections if self.detections is not None else self.top1
+        """Agreement of what the models answer: of objects, classes or texts; None for other models."""
+        return next((value for value in (self.detections, self.top1, self.texts) if value is not None), None)
 
 
 @dataclass(frozen=True)

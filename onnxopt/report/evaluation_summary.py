@@ -11,6 +11,7 @@ from onnxopt.report.table import bytes_text, table
 
 DETAILS = {"map50": "at an overlap of 0.5", "exact": "texts without an error"}
 PER_CLASS = "per_class"
+TILES = frozenset({"lost", "top-1 agreement", "detections agreeing", "texts agreeing", "SQNR", "speed"})
 
 
 def evaluation_summary(report: Evaluation) -> str:
@@ -93,6 +94,8 @@ def _compared(report: Evaluation) -> Iterator[tuple[str, str, str]]:
         yield "top-1 agreement", f"{found.top1:.1%}", "same class as the float model"
     if found.detections is not None:
         yield "detections agreeing", f"{found.detections:.1%}", "F1 of what both models are sure of"
+    if found.texts is not None:
+        yield "texts agreeing", f"{found.texts:.1%}", "read letter by letter as the float model does"
     if found.worst_sqnr_db is not None:
         yield "SQNR", f"{found.worst_sqnr_db:.1f} dB", f"of the part that suffers most, '{found.worst_part}'"
 
@@ -119,7 +122,15 @@ def _lines(report: Evaluation, name: str) -> Iterator[str]:
 
 def _tiles(report: Evaluation) -> Iterator[Tile]:
     for name, value, _ in evaluation_rows(report):
-        if name in {report.metric, "  lost", "top-1 agreement", "detections agreeing", "SQNR", "speed"}:
+        if name in {
+            report.metric,
+            "  lost",
+            "top-1 agreement",
+            "detections agreeing",
+            "texts agreeing",
+            "SQNR",
+            "speed",
+        }:
             yield Tile(value.replace(" samples a second", "/s"), name.strip())
 
 

@@ -124,3 +124,12 @@ def test_tables_of_another_length_are_matched_all_the_same():
         return np.array([[[9.0 * i, 0, 9 * i + 8, 8, 0.9, 1] for i in range(1, count + 1)]])
 
     assert compare([(table(3), table(1))], PICTURE).detections == 0.5
+
+
+def test_texts_are_the_same_or_not():
+    comparison = Comparison({"character": "a\nb\n"})
+    for other in ([1, 2], [2, 2], [1, 1, 2], [0, 1, 2]):
+        steps = np.eye(4)[[*other, *[0] * (4 - len(other))]][None]
+        comparison.update({"y": np.eye(4)[[1, 2, 0, 0]][None]}, {"y": steps}, PICTURE)
+    found = comparison.result()
+    assert (found.texts, found.top1, found.detections) == (0.75, None, None)
