@@ -130,7 +130,7 @@ class OrtRuntime:
         """Time of each kernel, from ORT's profiler."""
         from onnxopt.runtime.ort_profile import kernel_times  # noqa: PLC0415  (it opens sessions of this module)
 
-        return kernel_times(model, feeds, runs=runs, threads=threads)
+        return kernel_times(model, feeds, runs=runs, threads=threads, provider=self.provider)
 
 
 def kernels_among(model: onnx.ModelProto, extended: onnx.ModelProto, everything: onnx.ModelProto) -> Kernels:

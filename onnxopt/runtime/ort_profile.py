@@ -23,7 +23,7 @@ import onnx
 
 from onnxopt.runtime.adapter import Feeds
 from onnxopt.runtime.kernel_time import KernelTime, undisturbed
-from onnxopt.runtime.ort import OrtSession
+from onnxopt.runtime.ort import CPU, OrtSession
 
 WARM_UP = 3  # runs that do not count
 SUFFIX = "_kernel_time"
@@ -31,14 +31,16 @@ APPENDED = re.compile(r"(_nchwc|_token_\d+|/\w+Fusion/?|_new_reshape)$")
 PRECISIONS = {"float": "float32", "float16": "float16", "bfloat16": "bfloat16", "double": "float64"}
 
 
-def kernel_times(model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1) -> list[KernelTime]:
+def kernel_times(
+    model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1, provider: str = CPU
+) -> list[KernelTime]:
     """Time of each kernel; see `kernel_time.Profiler`.
 
     Raises:
         OptimizationError: ONNX Runtime cannot load or run the model.
     """
     with tempfile.TemporaryDirectory() as folder:
-        session = OrtSession(model, threads=threads, trace=Path(folder))
+        session = OrtSession(model, threads=threads, trace=Path(folder), provider=provider)
         for _ in range(WARM_UP + runs):
             session.run(feeds)
         events = json.loads(session.end_trace().read_text(encoding="utf-8"))
