@@ -223,6 +223,21 @@ def test_scores_equal_those_found_without_onnxopt(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_ultralytics_own_validation_comes_near(request, tmp_path, monkeypatch):
+    python = request.config.getoption("--ultralytics")
+    if python is None:
+        pytest.skip("needs --ultralytics PYTHON, an environment with Ultralytics")
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", "")
+    module = benchmark()
+    parser = module.workbench.command_line("")
+    (subject,) = module.workbench.find_subjects(parser.parse_args([]), ["shapes_detector"])
+    found = module.score_by_ultralytics(subject, python, tmp_path)
+    assert found.held, found
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task"),
     [
