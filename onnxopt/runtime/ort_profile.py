@@ -23,7 +23,8 @@ import onnx
 
 from onnxopt.runtime.adapter import Feeds
 from onnxopt.runtime.kernel_time import KernelTime, undisturbed
-from onnxopt.runtime.ort import CPU, OrtSession
+from onnxopt.runtime.ort import OrtSession
+from onnxopt.runtime.runner import CPU
 
 WARM_UP = 3  # runs that do not count
 SUFFIX = "_kernel_time"
