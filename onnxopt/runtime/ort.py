@@ -98,7 +98,7 @@ class OrtRuntime:
     """ONNX Runtime as an adapter, by default on the CPU.
 
     Args:
-        provider: Execution provider, in full (`CUDAExecutionProvider`) or without its second half (`cuda`), in any case.
+        provider: Execution provider, in full (`CUDAExecutionProvider`) or its first half (`cuda`), in any case.
 
     Raises:
         UsageError: This build of ONNX Runtime does not have it.
