@@ -11,6 +11,7 @@ from onnxopt.cli.main import main
 COMMANDS = [
     "run",
     "auto",
+    "eval",
     "doctor",
     "inspect",
     "explain",
