@@ -44,10 +44,10 @@ EPILOG = """Exit codes: 0 done, 1 no candidate keeps the budget, 2 bad usage or 
 @report_option
 @click.option("--force", is_flag=True, help="Replace files that onnxopt did not write.")
 def auto(model: Path, **options: Any) -> None:
-    """Find out how to make MODEL fast and small, and write three models: safe, balanced and small.
+    """Find out how to make MODEL fast and small.
 
-    Tries int8, and pruning by more and more before it; measures each for accuracy and latency; says which to take and
-    why. Interrupted, the same command goes on where it was.
+    Writes three models: safe, balanced and small. Tries int8, and pruning by more and more before it; measures each
+    for accuracy and latency; says which to take and why. Interrupted, the same command goes on where it was.
     """
     from onnxopt.auto import Question
     from onnxopt.auto import auto as search

@@ -53,10 +53,11 @@ missed."""
 @click.option("--force", is_flag=True, help="Replace files even if onnxopt did not write them.")
 @json_option
 def eval(model: Path, **options: Any) -> None:  # noqa: A001 - the command's name
-    """Say how good MODEL is on labelled pictures, and how far it agrees with the float model it came from.
+    """Say how good MODEL is on labelled pictures.
 
-    The metric suits what the model does and the labels: top-1, COCO's mean average precision of boxes, masks,
-    keypoints or rotated boxes, or the character error rate. Without labels, give --reference.
+    Also how far it agrees with the float model it came from, if that is given. The metric suits what the model does
+    and the labels: top-1, COCO's mean average precision of boxes, masks, keypoints or rotated boxes, or the character
+    error rate. Without labels, give --reference.
     """
     from onnxopt.evaluate import evaluate
     from onnxopt.evaluation.inputs import parse_input_shapes

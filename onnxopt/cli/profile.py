@@ -33,12 +33,12 @@ def profile(
     shapes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Time the layers of MODEL with the runtime's own profiler, and say what bounds them.
+    """Time the layers of MODEL, and say what bounds them.
 
-    Kernels are mapped back to the layers of the model, or with --reference to those of the one that it was made from.
-    What a layer causes in changes of type and layout is shown beside it. A layer is bound by compute or by memory,
-    whichever takes longer at the best this machine can do; by conversions where these take longer than the layer; by
-    overhead where it takes more than ten times what the machine allows.
+    It asks the runtime's own profiler. Kernels are mapped back to the layers of the model, or with --reference to
+    those of the one that it was made from. What a layer causes in changes of type and layout is shown beside it. A
+    layer is bound by compute or by memory, whichever takes longer at the best this machine can do; by conversions
+    where these take longer than the layer; by overhead where it takes more than ten times what the machine allows.
     """
     from onnxopt.model_io import load
     from onnxopt.profiling import profile_model
