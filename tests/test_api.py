@@ -138,7 +138,7 @@ def test_without_data_it_says_that_accuracy_is_unverified():
         ({"passes": "qantize"}, "did you mean 'quantize'"),
         ({"passes": "simplify", "target": "otr"}, "did you mean 'ort'"),
         ({"passes": "insert-qdq"}, "CalibrationTable"),
-        ({"passes": "simplify", "metric": "top2"}, "did you mean 'top1'"),
+        ({"passes": "simplify", "metric": "topp1"}, "did you mean 'top1'"),
         ({"passes": "simplify", "data": "nowhere.csv"}, "nowhere.csv"),
         ({}, "nothing to do"),
     ],

@@ -60,7 +60,7 @@ def test_a_missed_gate_writes_no_report(onnxopt, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--metric", "top2"], "metric 'top2' is not known; did you mean 'top5'"),
+        (["--metric", "topp1"], "metric 'topp1' is not known; did you mean 'top1'"),
         (["--decode", "yolox"], "decoder 'yolox' does not fit logits [1, 10]"),
         (["--save-predictions", "p.txt"], "predictions are written as .json (any model) or .csv"),
         (["--save-predictions", "nowhere/p.csv"], "the folder nowhere does not exist"),
