@@ -36,19 +36,22 @@ class Masks:
         """
         depth, height, width = self.prototypes.shape
         flat = np.asarray(self.prototypes, np.float32).reshape(depth, -1)
-        left, top, right, bottom = _seen(image, self.size)
-        in_input = np.array([left, top, right, bottom]) * (image.scale * 2) + image.offset * 2
+        seen = _seen(image, self.size)
         limits = np.array([width, height] * 2)
-        window = np.clip(in_input * limits / (self.size[::-1] * 2), 0, limits)
-        rows, columns = np.arange(image.height)[:, None], np.arange(image.width)[None, :]
-        for coefficients, (x1, y1, x2, y2) in zip(self.coefficients, xyxy, strict=True):
-            mixed = (np.asarray(coefficients, np.float32) @ flat).reshape(height, width)
-            grown = Image.fromarray(mixed).resize(
-                (right - left, bottom - top), Image.Resampling.BILINEAR, box=tuple(window.tolist())
-            )
+        for coefficients, box in zip(self.coefficients, xyxy, strict=True):
             mask = np.zeros((image.height, image.width), np.bool_)
-            mask[top:bottom, left:right] = np.asarray(grown) > 0
-            yield mask & (rows >= y1) & (rows < y2) & (columns >= x1) & (columns < x2)
+            # Whole pixels whose upper left corner is in the box; the rest of a large picture need not be computed.
+            low, high = np.maximum(np.ceil(box[:2]), seen[:2]), np.minimum(np.ceil(box[2:]), seen[2:])
+            left, top, right, bottom = np.concatenate([low, high]).astype(int).tolist()
+            if left < right and top < bottom:
+                in_input = np.array([left, top, right, bottom]) * (image.scale * 2) + image.offset * 2
+                window = np.clip(in_input * limits / (self.size[::-1] * 2), 0, limits)
+                mixed = (np.asarray(coefficients, np.float32) @ flat).reshape(height, width)
+                grown = Image.fromarray(mixed).resize(
+                    (right - left, bottom - top), Image.Resampling.BILINEAR, box=tuple(window.tolist())
+                )
+                mask[top:bottom, left:right] = np.asarray(grown) > 0
+            yield mask
 
 
 def _seen(image: ImageInfo, size: tuple[int, int]) -> tuple[int, int, int, int]:
