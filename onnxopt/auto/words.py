@@ -8,6 +8,8 @@ from onnxopt.auto.trial import Trial
 from onnxopt.evaluation.budget import ENOUGH_PICTURES
 from onnxopt.report.table import table
 
+BUSY = 0.2  # share that a speed-up spreads by, above which other programs are to blame
+
 
 def summary(found: Findings) -> str:
     """The table of candidates, what was not tried, and what to take."""
@@ -42,9 +44,10 @@ def _take(found: Findings, picks: Picks) -> str:
     which = (
         f"the fastest of {count} candidates that keep the budget{_gates(found)}" if count > 1 else "all that keeps it"
     )
-    if pick.speedup <= 1:
-        return f"Nothing that keeps the budget{_gates(found)} is faster than the model as given."
-    noise = "" if pick.speedup - 1 > pick.spread else " (the machine is busy: measure again when it is not)"
+    busy = pick.spread > BUSY * pick.speedup
+    if pick.speedup - 1 <= pick.spread and not busy:
+        return f"Nothing that keeps the budget{_gates(found)} is measurably faster than the model as given."
+    noise = " (the machine is busy: measure again when it is not)" if busy else ""
     return (
         f"Take balanced: {pick.passes} on {pick.target}, {_speed(pick)}{noise}, "
         f"{_size(pick)} instead of {found.bytes / 1e6:.2f} MB; {which}."
