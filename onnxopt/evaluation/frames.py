@@ -19,6 +19,7 @@ MOST = 12
 LONGEST = 448  # pixels of the longer side as embedded
 QUALITY = 82
 TOP = 5  # classes of a classifier that are shown
+DRAWN = 60  # objects in a picture; the most confident, for more are not to be told apart
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,9 @@ def _objects(sample: Sample, before: Detections, after: Detections, names: Mappi
                 (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
                 index in shared,
             )
-            for index, (kind, score, box) in enumerate(zip(seen.classes, seen.scores, seen.xyxy, strict=True))
+            for index, (kind, score, box) in enumerate(
+                zip(seen.classes[:DRAWN], seen.scores[:DRAWN], seen.xyxy[:DRAWN], strict=True)
+            )
         )
         for seen, shared in ((before, set(partners)), (after, found))
     )

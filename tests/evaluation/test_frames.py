@@ -11,7 +11,7 @@ from onnxopt import load
 from onnxopt.data import InputSpec, open_dataset
 from onnxopt.data.sample import Sample
 from onnxopt.evaluation.decoding import Reader
-from onnxopt.evaluation.frames import compare_frames
+from onnxopt.evaluation.frames import DRAWN, compare_frames
 from onnxopt.runtime.ort import OrtSession
 
 TESTDATA = Path(__file__).parents[2] / "testdata"
@@ -84,6 +84,16 @@ def test_an_object_of_another_class_is_another_object():
         Says(rows((1, 1, 6, 6, 0.9, 0))), Says(rows((1, 1, 6, 6, 0.9, 1))), pictures(1), Reader(NAMES)
     )
     assert shown.caption == "1 lost, 1 new"
+
+
+def test_of_very_many_objects_the_most_confident_are_drawn():
+    table = np.zeros((1, 200, 6), np.float32)
+    for row in range(200):
+        table[0, row] = (row, row, row + 0.5, row + 0.5, 0.9 - row / 1000, 0)
+    (shown,) = compare_frames(Says({"y": table}), Says({"y": table}), pictures(1, 256), Reader(NAMES))
+    assert len(shown.before) == DRAWN
+    assert shown.before[-1].score > 0.8
+    assert shown.caption == "200 the same"
 
 
 def test_outputs_that_nobody_reads_show_nothing():
