@@ -66,7 +66,9 @@ def _certainty(pick: Trial) -> Iterator[str]:
         f"{verdict.after:.4f} after); {verdict.allowed:.4f} may be lost."
     )
     interval = verdict.interval
-    if interval is not None and interval.high > verdict.allowed:
+    if interval is not None and interval.low == interval.high and pick.highest_drop > verdict.allowed:
+        yield f"That is not certain: up to {pick.highest_drop:.1%} of all pictures still may; more of them tell."
+    elif interval is not None and interval.high > verdict.allowed:
         yield (
             f"That is not certain: the {interval.level:.0%} interval of the loss is {interval.low:.4f} … "
             f"{interval.high:.4f}; more pictures make it narrower."

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from onnxopt.auto.choice import choose, distinct, front
 from onnxopt.auto.trial import Trial
 from onnxopt.evaluation.budget import Verdict
@@ -33,6 +35,14 @@ def test_one_model_may_be_all_three():
 
 def test_where_nothing_is_sure_the_lowest_upper_end_is_the_safest():
     assert choose([FAST, SMALL]).safe is FAST
+
+
+def test_what_no_picture_shows_is_not_sure_unless_outputs_are_the_same():
+    unseen, same = trial("unseen", 2.0, 0.0, 0.0), replace(FLOAT, sqnr_db=120.0)
+    assert unseen.highest_drop == pytest.approx(0.03)
+    assert not unseen.surely_keeps
+    assert same.surely_keeps
+    assert choose([unseen, same]).safe is same
 
 
 def test_without_an_interval_half_the_budget_is_sure():
