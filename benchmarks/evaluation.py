@@ -31,7 +31,7 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import accuracy_score
 from workbench import Subject, markdown, number
 
-from onnxopt.evaluate import evaluate
+from onnxopt.scoring import evaluate
 from onnxopt.evaluation.predictions import Predictions
 
 MODELS = ("patches_classifier", "shapes_detector", "mobilenet_v2", "yolox_nano", "yolo11n_synth320")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxopt.api import Result, optimize
     from onnxopt.calibration.table import CalibrationTable
-    from onnxopt.errors import OnnxoptError, OptimizationError, UsageError
+    from onnxopt.errors import GateMissed, OnnxoptError, OptimizationError, UsageError
     from onnxopt.graph import Constant, Graph, Node, Tensor, Variable
     from onnxopt.model_io import load, save
     from onnxopt.pass_api import Analysis, Context, Pass, option
+    from onnxopt.scoring import Evaluated, evaluate
     from onnxopt.targets import Target
 
 __version__ = "0.1.0"
@@ -22,6 +23,8 @@ _HOME = {
     "CalibrationTable": "calibration.table",
     "Constant": "graph",
     "Context": "pass_api",
+    "Evaluated": "scoring",
+    "GateMissed": "errors",
     "Graph": "graph",
     "Node": "graph",
     "OnnxoptError": "errors",
@@ -32,6 +35,7 @@ _HOME = {
     "Tensor": "graph",
     "UsageError": "errors",
     "Variable": "graph",
+    "evaluate": "scoring",
     "load": "model_io",
     "optimize": "api",
     "option": "pass_api",
@@ -43,6 +47,8 @@ __all__ = [
     "CalibrationTable",
     "Constant",
     "Context",
+    "Evaluated",
+    "GateMissed",
     "Graph",
     "Node",
     "OnnxoptError",
@@ -54,6 +60,7 @@ __all__ = [
     "UsageError",
     "Variable",
     "__version__",
+    "evaluate",
     "load",
     "optimize",
     "option",

@@ -59,7 +59,7 @@ def eval(model: Path, **options: Any) -> None:  # noqa: A001 - the command's nam
     and the labels: top-1, COCO's mean average precision of boxes, masks, keypoints or rotated boxes, or the character
     error rate. Without labels, give --reference.
     """
-    from onnxopt.evaluate import evaluate
+    from onnxopt.scoring import evaluate
     from onnxopt.evaluation.inputs import parse_input_shapes
     from onnxopt.model_io import load
     from onnxopt.report.evaluation_summary import evaluation_document, evaluation_figures, evaluation_summary

@@ -12,7 +12,7 @@ from PIL import Image
 
 from onnxopt import UsageError, optimize
 from onnxopt.errors import GateMissed, OptimizationError
-from onnxopt.evaluate import evaluate
+from onnxopt.scoring import evaluate
 from onnxopt.testing import parse_graph
 
 REPOSITORY = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ import onnx
 
 from onnxopt import registry
 from onnxopt.errors import UsageError
-from onnxopt.evaluate.work import Evaluated, Progress, Work
+from onnxopt.scoring.work import Evaluated, Progress, Work
 from onnxopt.graph import Graph
 from onnxopt.optimization.subject import Subject
 from onnxopt.runtime.adapter import load_runtime

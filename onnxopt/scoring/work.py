@@ -7,7 +7,7 @@ from typing import Any
 from onnxopt import __version__, gates
 from onnxopt.data import Boxes, Dataset, Sample, open_dataset
 from onnxopt.errors import UsageError
-from onnxopt.evaluate.outcome import add_score, compared, described, judge, with_latency
+from onnxopt.scoring.outcome import add_score, compared, described, judge, with_latency
 from onnxopt.evaluation.agreement import Comparison
 from onnxopt.evaluation.batches import fill_dataset
 from onnxopt.evaluation.choosing import choose_metric
