@@ -8,6 +8,8 @@ import onnx
 
 from onnxopt.runtime.adapter import Feeds
 
+WARM_UP = 3  # runs of a profiled session that do not count
+
 
 @dataclass(frozen=True)
 class KernelTime:

@@ -1,6 +1,6 @@
 """OpenVINO on the CPU, as an adapter; running anything with it here needs the extra `onnxopt[openvino]`."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any
@@ -10,11 +10,11 @@ import onnx
 from onnxopt.errors import OptimizationError
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, InputFacts, Kernels, Model
-from onnxopt.runtime.kernel_time import KernelTime
+from onnxopt.runtime.kernel_time import WARM_UP, KernelTime
+from onnxopt.runtime.openvino_profile import SPLIT_BIAS, kernels_of
 from onnxopt.runtime.runner import OpenVinoModel
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-SPLIT_BIAS = "/WithoutBiases"  # what the ONNX frontend appends to a Conv whose bias becomes an Add
 CONVERSIONS = frozenset({"Reorder", "Convert", "FakeQuantize", "Quantize"})
 
 
@@ -85,10 +85,19 @@ class OpenVinoRuntime:
         return kernels_among(model, self.open(model).layers())
 
     def kernel_times(self, model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1) -> list[KernelTime]:
-        """Time of each kernel, from OpenVINO's performance counters."""
-        from onnxopt.runtime.openvino_profile import kernel_times  # noqa: PLC0415  (it opens sessions of this module)
+        """Time of each kernel, from OpenVINO's performance counters; see `kernel_time.Profiler`.
 
-        return kernel_times(model, feeds, runs=runs, threads=threads, precision=self.precision)
+        Raises:
+            OptimizationError: OpenVINO cannot load or run the model.
+        """
+        session = OpenVinoSession(model, threads=threads, precision=self.precision, counted=True)
+        durations: dict[str, list[float]] = defaultdict(list)
+        for run in range(WARM_UP + runs):
+            session.run(feeds)
+            for entry in session.counters():
+                if run >= WARM_UP and entry.status == entry.Status.EXECUTED:
+                    durations[entry.node_name].append(entry.real_time.total_seconds() * 1000)
+        return kernels_of(session.compiled.get_runtime_model().get_ordered_ops(), durations)
 
 
 def kernels_among(model: onnx.ModelProto, layers: Iterable[Sequence[str]]) -> Kernels:

@@ -1,39 +1,27 @@
 """Times of OpenVINO's kernels, from its performance counters and its runtime model."""
 
 import re
-from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
-import onnx
-import openvino
-
-from onnxopt.runtime.adapter import Feeds
 from onnxopt.runtime.kernel_time import KernelTime, undisturbed
-from onnxopt.runtime.openvino import SPLIT_BIAS, OpenVinoSession
 
+SPLIT_BIAS = "/WithoutBiases"  # what the ONNX frontend appends to a Conv whose bias becomes an Add
 NUMBER = re.compile(r"_\d+$")  # appended where OpenVINO makes several layers of one
-WARM_UP = 3  # runs that do not count
 PRECISIONS = {"i8": "int8", "u8": "int8", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
-def kernel_times(
-    model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1, precision: str | None = None
-) -> list[KernelTime]:
-    """Time of each kernel; see `kernel_time.Profiler`.
+def kernels_of(ordered: Iterable[Any], milliseconds: Mapping[str, list[float]]) -> list[KernelTime]:
+    """Time of each kernel.
 
-    Raises:
-        OptimizationError: OpenVINO cannot load or run the model.
+    Args:
+        ordered: The layers that OpenVINO executes, in order: `get_ordered_ops` of the runtime model.
+        milliseconds: Name of a layer to what its runs took; layers that are not among them did not run.
     """
-    session = OpenVinoSession(model, threads=threads, precision=precision, counted=True)
-    durations: dict[str, list[float]] = defaultdict(list)
-    for run in range(WARM_UP + runs):
-        session.run(feeds)
-        for entry in session.counters():
-            if run >= WARM_UP and entry.status == openvino.ProfilingInfo.Status.EXECUTED:
-                durations[entry.node_name].append(entry.real_time.total_seconds() * 1000)
-    ordered = session.compiled.get_runtime_model().get_ordered_ops()
-    return [_kernel(op, durations[op.get_friendly_name()]) for op in ordered if op.get_friendly_name() in durations]
+    return [
+        _kernel(op, milliseconds[op.get_friendly_name()]) for op in ordered if op.get_friendly_name() in milliseconds
+    ]
 
 
 def _kernel(op: Any, milliseconds: list[float]) -> KernelTime:

@@ -1,5 +1,6 @@
 """ONNX Runtime sessions on the CPU."""
 
+import json
 import re
 import tempfile
 from collections import Counter
@@ -12,7 +13,8 @@ import onnxruntime
 from onnxopt.errors import OptimizationError, UsageError, nearest
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, InputFacts, Kernels, Model
-from onnxopt.runtime.kernel_time import KernelTime
+from onnxopt.runtime.kernel_time import WARM_UP, KernelTime
+from onnxopt.runtime.ort_profile import kernels_of
 from onnxopt.runtime.runner import CPU, OnnxRuntimeModel
 
 INT8_OPS = frozenset({"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulNBits", "ConvInteger"})
@@ -127,10 +129,18 @@ class OrtRuntime:
             return kernels_among(model, *(_optimized(model, Path(folder) / f"{level}.onnx", level) for level in LEVELS))
 
     def kernel_times(self, model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1) -> list[KernelTime]:
-        """Time of each kernel, from ORT's profiler."""
-        from onnxopt.runtime.ort_profile import kernel_times  # noqa: PLC0415  (it opens sessions of this module)
+        """Time of each kernel, from ORT's profiler; see `kernel_time.Profiler`.
 
-        return kernel_times(model, feeds, runs=runs, threads=threads, provider=self.provider)
+        Raises:
+            OptimizationError: ORT cannot load or run the model.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            session = OrtSession(model, threads=threads, trace=Path(folder), provider=self.provider)
+            for _ in range(WARM_UP + runs):
+                session.run(feeds)
+            events = json.loads(session.end_trace().read_text(encoding="utf-8"))
+            graph = onnx.load(Path(folder) / OrtSession.OPTIMIZED, load_external_data=False).graph
+        return kernels_of(events, graph)
 
 
 def kernels_among(model: onnx.ModelProto, extended: onnx.ModelProto, everything: onnx.ModelProto) -> Kernels:

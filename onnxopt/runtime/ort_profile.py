@@ -11,45 +11,27 @@ replaces, after a tensor of that, or after both, and append what they did:
 What is before that is the name of a node or tensor of the model that was given.
 """
 
-import json
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import onnx
 
-from onnxopt.runtime.adapter import Feeds
-from onnxopt.runtime.kernel_time import KernelTime, undisturbed
-from onnxopt.runtime.ort import OrtSession
-from onnxopt.runtime.runner import CPU
+from onnxopt.runtime.kernel_time import WARM_UP, KernelTime, undisturbed
 
-WARM_UP = 3  # runs that do not count
 SUFFIX = "_kernel_time"
 APPENDED = re.compile(r"(_nchwc|_token_\d+|/\w+Fusion/?|_new_reshape)$")
 PRECISIONS = {"float": "float32", "float16": "float16", "bfloat16": "bfloat16", "double": "float64"}
 
 
-def kernel_times(
-    model: onnx.ModelProto, feeds: Feeds, *, runs: int, threads: int = 1, provider: str = CPU
-) -> list[KernelTime]:
-    """Time of each kernel; see `kernel_time.Profiler`.
+def kernels_of(events: list[dict[str, Any]], graph: onnx.GraphProto) -> list[KernelTime]:
+    """Time of each kernel.
 
-    Raises:
-        OptimizationError: ONNX Runtime cannot load or run the model.
+    Args:
+        events: The profile of a session's runs, the first `WARM_UP` of which do not count.
+        graph: The optimized graph that they ran.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        session = OrtSession(model, threads=threads, trace=Path(folder), provider=provider)
-        for _ in range(WARM_UP + runs):
-            session.run(feeds)
-        events = json.loads(session.end_trace().read_text(encoding="utf-8"))
-        graph = onnx.load(Path(folder) / OrtSession.OPTIMIZED, load_external_data=False).graph
-    return _kernels(events, graph)
-
-
-def _kernels(events: list[dict[str, Any]], graph: onnx.GraphProto) -> list[KernelTime]:
     durations: dict[str, list[float]] = defaultdict(list)
     told: dict[str, dict[str, Any]] = {}
     for event in events:
