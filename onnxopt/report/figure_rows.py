@@ -1,7 +1,7 @@
 """The figures of two models as rows of a table: before, after, and what that means."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from onnxopt.report.document import TIMES, Row, Tone
@@ -24,12 +24,12 @@ def figure_rows(report: RunReport, found: Findings) -> Iterator[Row]:
     yield from _scores(report, before, after)
     yield from _agreement(report)
     yield _latency(report, before, after)
-    yield _smaller("file size", before.bytes, after.bytes, bytes_text)
+    yield smaller_row("file size", before.bytes, after.bytes, bytes_text)
     first, second = found.before, found.after
     if first.compressed_bytes and second.compressed_bytes:
-        yield _smaller("compressed (zlib)", first.compressed_bytes, second.compressed_bytes, bytes_text)
-    yield _smaller("multiply-accumulates", before.macs, after.macs, count_text)
-    yield _smaller("parameters", before.parameters, after.parameters, count_text)
+        yield smaller_row("compressed (zlib)", first.compressed_bytes, second.compressed_bytes, bytes_text)
+    yield smaller_row("multiply-accumulates", before.macs, after.macs, count_text)
+    yield smaller_row("parameters", before.parameters, after.parameters, count_text)
     yield from _resources(first, second)
     if after.int8_share is not None:
         was = "unknown" if before.int8_share is None else f"{before.int8_share:.1%}"
@@ -39,13 +39,24 @@ def figure_rows(report: RunReport, found: Findings) -> Iterator[Row]:
 def _scores(report: RunReport, before: Measured, after: Measured) -> Iterator[Row]:
     if report.metric is None or before.score is None or after.score is None:
         return
-    change = after.score - before.score
     interval = (report.budget or {}).get("interval") or report.quality.get("drop")
-    note = signed(change, 4)
+    yield score_row(report.metric, before.score, after.score, interval)
+
+
+def score_row(metric: str, before: float, after: float, interval: Mapping[str, Any] | None) -> Row:
+    """What a model scores.
+
+    Args:
+        metric: What was scored.
+        before: Score of the model as given.
+        after: Of the optimized one.
+        interval: Where the loss probably lies: `level`, `low` and `high`; None where that is not known.
+    """
+    note = signed(after - before, 4)
     if interval is not None:
         level, low, high = f"{interval['level']:.0%}", interval["low"], interval["high"]
         note += f"; lost: {signed(low, 4)} … {signed(high, 4)} ({level} interval)"
-    yield Row(report.metric, (f"{before.score:.4f}", f"{after.score:.4f}"), note, _tone_of_drop(interval))
+    return Row(metric, (f"{before:.4f}", f"{after:.4f}"), note, _tone_of_drop(interval))
 
 
 def signed(change: float, places: int) -> str:
@@ -53,7 +64,7 @@ def signed(change: float, places: int) -> str:
     return f"{change:+.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _tone_of_drop(interval: dict[str, Any] | None) -> Tone:
+def _tone_of_drop(interval: Mapping[str, Any] | None) -> Tone:
     """Bad or good news only where chance does not explain it."""
     if interval is None or interval["low"] <= 0 <= interval["high"]:
         return ""
@@ -74,13 +85,38 @@ def _latency(report: RunReport, before: Measured, after: Measured) -> Row:
     name = f"latency, {report.target['runtime'] or report.target['name']}"
     if before.latency_ms is None or after.latency_ms is None or report.speedup is None:
         return Row(name, ("", ""), f"not measured: {report.target['why_not_measured'] or 'no reason is known'}")
-    cells = [f"{m.latency_ms:.2f} ms ± {m.latency_spread_ms or 0:.2f}" for m in (before, after)]
-    gain, spread = report.speedup["median"], report.speedup["spread"]
-    tone: Tone = "good" if gain - 1 > spread else "bad" if 1 - gain > spread else ""
-    return Row(name, (cells[0], cells[1]), f"{gain:.2f} {TIMES} as fast, ± {spread:.2f}", tone)
+    first, second = [f"{m.latency_ms:.2f} ms ± {m.latency_spread_ms or 0:.2f}" for m in (before, after)]
+    return latency_row(name, (first, second), report.speedup["median"], report.speedup["spread"])
 
 
-def _smaller(name: str, before: int, after: int, text: Callable[[int], str]) -> Row:
+def latency_row(name: str, cells: tuple[str, str], gain: float, spread: float) -> Row:
+    """How long a run takes.
+
+    Args:
+        name: What was timed, and on what.
+        cells: The two latencies, in words.
+        gain: How many times as fast the optimized model is.
+        spread: Of that.
+    """
+    return Row(name, cells, f"{gain:.2f} {TIMES} as fast, ± {spread:.2f}", tone_of_speed(gain, spread))
+
+
+def tone_of_speed(gain: float, spread: float) -> Tone:
+    """Good or bad news only beyond the noise."""
+    return "good" if gain - 1 > spread else "bad" if 1 - gain > spread else ""
+
+
+def smaller_row(name: str, before: int | None, after: int, text: Callable[[int], str]) -> Row:
+    """Something of which less is better.
+
+    Args:
+        name: What it is.
+        before: Of the model as given; None where that is not known.
+        after: Of the optimized one.
+        text: Writes it.
+    """
+    if before is None:
+        return Row(name, ("", text(after)))
     if not before:
         return Row(name, (text(before), text(after)))
     ratio = after / before

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from onnxopt.report.document import TIMES, Document, Facts, GroupDamage, Row, Stage, Table, Tile, Tone
-from onnxopt.report.figure_rows import figure_rows, signed
+from onnxopt.report.document import TIMES, Document, Facts, GroupDamage, Row, Stage, Table, Tile
+from onnxopt.report.figure_rows import figure_rows, signed, tone_of_speed
 from onnxopt.report.findings import Findings
 from onnxopt.report.record import PassRecord, StageRecord
 from onnxopt.report.run import RunReport
@@ -45,8 +45,7 @@ def run_tiles(report: RunReport) -> Iterator[Tile]:
     before, after = report.before, report.after or report.before
     if report.speedup is not None:
         gain, spread = report.speedup["median"], report.speedup["spread"]
-        tone: Tone = "good" if gain - 1 > spread else "bad" if 1 - gain > spread else ""
-        yield Tile(f"{gain:.2f} {TIMES}", f"as fast on {report.target['runtime']}", tone)
+        yield Tile(f"{gain:.2f} {TIMES}", f"as fast on {report.target['runtime']}", tone_of_speed(gain, spread))
     if report.metric is not None and before.score is not None and after.score is not None:
         yield Tile(f"{after.score:.3f}", f"{report.metric}, {signed(after.score - before.score, 3)}")
     elif (share := _agreement(report)) is not None:

@@ -15,13 +15,13 @@ from onnxopt.runtime.latency import Spread
 def findings(*trials, **more):
     kept = [t for t in trials if t.verdict.met]
     facts = {"given": Spread(10.0, 0.1), "targets": {"ort": "onnxruntime"}, "data": {}, "judged_on": "pictures"}
+    facts["files"] = {(t.passes, t.target): Path("f") for t in trials}
     return Findings(
         model="m",
         digest="d",
         bytes=400,
         metric="top1",
         trials=trials,
-        files={(t.passes, t.target): Path("f") for t in trials},
         failed=(),
         picks=choose(kept) if kept else None,
         **{**facts, **more},
