@@ -302,10 +302,16 @@ class Optimization:
             samples=wanted.samples,
             calibration_table=_text(wanted.calibration_table),
             max_drop=verdict.max_drop if verdict is not None and verdict.met else None,
-            metric=_text(wanted.metric) if verdict is not None else None,
+            metric=self._metric_in_use() if verdict is not None else None,
             require=",".join(map(str, self.gates)) or None,
             never_slower=False,
         )
+
+    def _metric_in_use(self) -> str | None:
+        """How a recipe names it; nothing can be said of a metric that was given as an object."""
+        if self.metric is not None and self.wanted.metric is None:
+            return self.metric.name
+        return _text(self.wanted.metric)
 
     def _report(self, resolved: recipes.Recipe, records: list[StageRecord], verdict: Verdict | None) -> RunReport:
         """What is known before the outcome is measured."""

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from onnxopt import UsageError, load
 from onnxopt.auto import Question, auto
@@ -18,6 +19,7 @@ from onnxopt.auto.seeking import TIME_UP
 from onnxopt.auto.store import TRIAL
 from onnxopt.auto.words import advice, summary
 from onnxopt.auto.writing import as_json, write_front, write_models
+from onnxopt.cli.main import main
 from onnxopt.errors import GateMissed, OptimizationError
 
 TESTDATA = Path(__file__).parents[2] / "testdata"
@@ -54,6 +56,17 @@ def test_the_metric_follows_from_the_labels_and_the_pick_is_the_fastest_that_kep
     assert found.picks.balanced.speedup == max(speeds)
     assert all(t.verdict.met for _, t in found.picks.items())
     assert next(t for t in found.trials if "prune" in t.passes).verdict.drop > 0.1
+
+
+def test_the_recipe_of_a_pick_names_the_metric_and_gives_the_same_bytes(found, tmp_path):
+    recipe, made = tmp_path / "r.toml", tmp_path / "m.onnx"
+    pick = next(t for t in found.kept if "calibrate" in t.passes)
+    recipe.write_text(pick.recipe)
+    assert '[budget]\nmax_drop = "2%"\nmetric = "top1"' in pick.recipe
+    command = ["run", str(QUESTION.model), "--recipe", str(recipe), "-o", str(made)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert made.read_bytes() == found.files[pick.passes, pick.target].read_bytes()
 
 
 def test_a_second_search_does_nothing_again(found, cache):
