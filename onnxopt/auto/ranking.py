@@ -41,15 +41,14 @@ def rank(benches: Mapping[str, Bench], trials: Sequence[Trial], store: Store) ->
     keys = [benches[t.target].key(t.passes) for t in trials]
     first = next(iter(benches.values()))
     kept_under = key_of({"ranking": keys, "given": first.key("")})
-    known = store.get_values(kept_under)
-    if known is None:
+    comparison = _known(store.get_values(kept_under), 1 + len(trials))
+    if comparison is None:
         comparison = _compare(benches, trials)
-        known = {"rounds": comparison.rounds, "latencies": [asdict(latency) for latency in comparison.latencies]}
         if all(latency.milliseconds.percent <= QUIET for latency in comparison.latencies):
-            store.put_values(kept_under, known)
-    given, *others = (_latency(values) for values in known["latencies"])
+            store.put_values(kept_under, asdict(comparison))
+    given, *others = comparison.latencies
     timed = [_timed(trial, latency) for trial, latency in zip(trials, others, strict=True)]
-    return Ranking(given.milliseconds, tuple(sorted(timed, key=lambda t: -t.speedup)), known["rounds"])
+    return Ranking(given.milliseconds, tuple(sorted(timed, key=lambda t: -t.speedup)), comparison.rounds)
 
 
 def as_tried(benches: Mapping[str, Bench], trials: Sequence[Trial]) -> Ranking:
@@ -70,8 +69,22 @@ def _compare(benches: Mapping[str, Bench], trials: Sequence[Trial]) -> Compariso
     return compare(runs, rounds=ROUNDS, seconds=SECONDS)
 
 
+def _known(values: Mapping[str, Any] | None, count: int) -> Comparison | None:
+    """A comparison of so many from what is kept of it; None where nothing is, or where that makes no sense."""
+    try:
+        latencies = tuple(map(_latency, values["latencies"])) if values is not None else ()
+        return Comparison(latencies, int(values["rounds"])) if values is not None and len(latencies) == count else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def _latency(values: Mapping[str, Any]) -> Latency:
-    return Latency(values["name"], Spread(**values["milliseconds"]), Spread(**values["speedup"]))
+    """From what is kept of it; see `_known` for what may be raised."""
+    return Latency(str(values["name"]), _spread(values["milliseconds"]), _spread(values["speedup"]))
+
+
+def _spread(values: Mapping[str, Any]) -> Spread:
+    return Spread(float(values["median"]), float(values["spread"]))
 
 
 def _timed(trial: Trial, latency: Latency) -> Trial:

@@ -2,7 +2,8 @@
 
 A candidate's key is a digest of everything that decides it: the model's bytes, the pipeline, target, data, metric and
 budget, the versions of what computes, and the processor. Its folder holds `model.onnx` and, written last and whole,
-`trial.json`: a folder without it was interrupted and counts for nothing.
+`trial.json`: a folder without it was interrupted and counts for nothing, and neither does one whose model is not the
+one that `trial.json` has the digest of.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from onnxopt.errors import UsageError
 from onnxopt.graph import Graph
 
 TRIAL, MODEL, NOTE = "trial.json", "model.onnx", "README"
-VERSION = 1  # of what is written; raised when it changes
+VERSION = 2  # of what is written; raised when it changes
 _NOTE = "What `onnxopt auto` has tried, by content. It may be deleted: then everything is tried anew.\n"
 
 
@@ -66,9 +67,10 @@ class Store:
             return None
         try:
             if "reason" in values:
-                return Failed(**values)
-            return Trial.from_dict(values) if self.model(key).is_file() else None
-        except (KeyError, TypeError):
+                return Failed.from_dict(values)
+            trial = Trial.from_dict(values)
+            return trial if _sha256(self.model(key)) == trial.digest else None
+        except (KeyError, TypeError, OSError):
             return None
 
     def put(self, key: str, outcome: Outcome, graph: Graph | None) -> None:
@@ -105,3 +107,13 @@ class Store:
 
     def _write(self, key: str, values: Mapping[str, Any]) -> None:
         model_io.write_text(self.folder / key / TRIAL, json.dumps(values, indent=1) + "\n")
+
+
+def _sha256(file: Path) -> str:
+    """Of a file; that of a model without external data is the digest of its graph.
+
+    Raises:
+        OSError: It is not there or cannot be read.
+    """
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from types import NoneType
+from typing import Any, get_type_hints
 
 from onnxopt.errors import OptimizationError
 from onnxopt.evaluation.budget import Verdict
@@ -10,6 +11,14 @@ from onnxopt.evaluation.interval import Interval
 from onnxopt.gates import Figure
 from onnxopt.optimization import Result
 
+PLAIN: Mapping[Any, tuple[type, ...]] = {  # type of a field to what JSON has for it
+    str: (str,),
+    int: (int,),
+    bool: (bool,),
+    float: (float, int),
+    float | None: (float, int, NoneType),
+    tuple[str, ...]: (list, tuple),
+}
 SAME = 60.0  # dB of SQNR: float arithmetic in another order
 
 
@@ -127,7 +136,13 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Trial":
-        """What `to_dict` wrote."""
+        """What `to_dict` wrote.
+
+        Raises:
+            KeyError: Something is missing.
+            TypeError: Something is of another type, missing, or too much.
+        """
+        _check_types(cls, values)
         return cls(**{**values, "verdict": _verdict(values["verdict"]), "undone": tuple(values["undone"])})
 
 
@@ -135,7 +150,25 @@ def _verdict(values: Mapping[str, Any]) -> Verdict:
     """A verdict from what a report has of it."""
     interval = values["interval"]
     known = {f.name: values[f.name] for f in fields(Verdict)}
+    _check_types(Verdict, known)
+    if interval is not None:
+        _check_types(Interval, interval)
     return Verdict(**{**known, "interval": None if interval is None else Interval(**interval)})
+
+
+def _check_types(made: type, values: Mapping[str, Any]) -> None:
+    """Refuse values from a file that are not what the fields of a dataclass hold.
+
+    Raises:
+        KeyError: One is missing.
+        TypeError: One is of another type.
+    """
+    for name, kind in get_type_hints(made).items():
+        value = values[name]
+        if type(value) not in PLAIN.get(kind, (dict, NoneType)):
+            raise TypeError(f"{name} is {value!r}")
+        if isinstance(value, list | tuple) and not all(isinstance(text, str) for text in value):
+            raise TypeError(f"{name} is {value!r}")
 
 
 @dataclass(frozen=True)
@@ -153,6 +186,17 @@ class Failed:
     target: str
     reason: str
     seconds: float
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Failed":
+        """What was written of it.
+
+        Raises:
+            KeyError: Something is missing.
+            TypeError: Something is of another type, or too much.
+        """
+        _check_types(cls, values)
+        return cls(**values)
 
 
 Outcome = Trial | Failed

@@ -1,7 +1,11 @@
 """What was tried is kept by content, and half-written things count for nothing."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
+from onnxopt.auto.ranking import _known
 from onnxopt.auto.store import MODEL, TRIAL, Store, code_digest, key_of
 from onnxopt.auto.trial import Failed, Trial
 from onnxopt.errors import UsageError
@@ -37,6 +41,9 @@ def net() -> Graph:
     return parse_graph("(float[1,4] x) => (float[1,4] y) { y = Relu (x) }")
 
 
+TRIAL_OF = replace(TRIAL_OF, digest=net().digest())
+
+
 def test_an_outcome_comes_back_as_it_was(tmp_path):
     store = Store(tmp_path / "deep" / "cache")
     store.put("k", TRIAL_OF, net())
@@ -61,6 +68,48 @@ def test_what_was_interrupted_or_damaged_counts_for_nothing(tmp_path):
     store.put("k", TRIAL_OF, net())
     (tmp_path / "k" / MODEL).unlink()
     assert store.get("k") is None
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        ((), "bytes", None),
+        ((), "speedup", "2"),
+        ((), "undone", [1]),
+        ((), "verdict", None),
+        (("verdict",), "met", 1),
+        (("verdict", "interval"), "low", None),
+        ((), "digest", "d"),
+        ((), "more", 1),
+    ],
+)
+def test_values_that_were_changed_count_for_nothing(where, name, value, tmp_path):
+    store = Store(tmp_path)
+    store.put("k", TRIAL_OF, net())
+    values = json.loads((tmp_path / "k" / TRIAL).read_text())
+    inner = values
+    for step in where:
+        inner = inner[step]
+    inner[name] = value
+    (tmp_path / "k" / TRIAL).write_text(json.dumps(values))
+    assert store.get("k") is None
+
+
+def test_a_model_that_is_not_the_one_that_was_judged_counts_for_nothing(tmp_path):
+    store = Store(tmp_path)
+    store.put("k", TRIAL_OF, net())
+    whole = store.model("k").read_bytes()
+    for damaged in (whole[:-1], whole + b"\0", b""):
+        store.model("k").write_bytes(damaged)
+        assert store.get("k") is None
+    store.model("k").write_bytes(whole)
+    assert store.get("k") == TRIAL_OF
+
+
+@pytest.mark.parametrize("values", [{}, {"rounds": 1, "latencies": None}, {"rounds": 1, "latencies": [{"name": "a"}]}])
+def test_a_damaged_comparison_counts_for_nothing(values):
+    assert _known(values, 1) is None
+    assert _known({"rounds": 3, "latencies": []}, 1) is None
 
 
 def test_every_fact_makes_another_key():
