@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxopt.cli.ci import ci_options, write_cases
+from onnxopt.cli.ci import check_cases, ci_options, write_cases
 from onnxopt.cli.options import chosen_target, device_options
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def batch(models: tuple[str, ...], **options: Any) -> None:
     from onnxopt.model_io import write_text
     from onnxopt.recipe import load_recipe
 
+    check_cases(options["junit"], options["markdown"])
     recipe = load_recipe(options["recipe"])
     target = chosen_target(options["target"] or recipe.target or "ort", options["device"], options["ssh_options"])
     jobs = plan(find_models(models), recipe, target, options["output"], options["ending"])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnxopt.cli.places import check_place
+
 if TYPE_CHECKING:
     from onnxopt.report.ci import Case
 
@@ -23,6 +25,32 @@ def ci_options(command: F) -> F:
     ):
         command = decorate(command)
     return command
+
+
+def check_cases(junit: Path | None, markdown: Path | None, others: Sequence[Path] = ()) -> None:
+    """Refuse before any work what could not be written after it.
+
+    Args:
+        junit: File for JUnit XML, or None.
+        markdown: File for Markdown, or None.
+        others: What else the command writes.
+
+    Raises:
+        UsageError: A file would replace another of this command, a folder, a device, or anything but such a report.
+    """
+    from onnxopt.errors import UsageError
+    from onnxopt.report.ci import is_ours
+
+    taken = {other.resolve() for other in others}
+    for file, option in ((junit, "--junit"), (markdown, "--markdown")):
+        if file is None:
+            continue
+        check_place(file, option)
+        if file.resolve() in taken:
+            raise UsageError(f"{file} is another file of this command; give another place with {option}")
+        if file.exists() and not is_ours(file):
+            raise UsageError(f"{file} is there already and is no report of onnxopt; give another place with {option}")
+        taken.add(file.resolve())
 
 
 def write_cases(title: str, cases: "Sequence[Case]", junit: Path | None, markdown: Path | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from onnxopt.cli.ci import ci_options, reported
+from onnxopt.cli.ci import check_cases, ci_options, reported
 from onnxopt.cli.options import chosen_target, device_options, json_option, model_argument, shape_option
 from onnxopt.cli.places import check_place
 from onnxopt.cli.reports import check_reports, report_option, wants_page, write_reports
@@ -59,15 +59,17 @@ def eval(model: Path, **options: Any) -> None:  # noqa: A001 - the command's nam
     and the labels: top-1, COCO's mean average precision of boxes, masks, keypoints or rotated boxes, or the character
     error rate. Without labels, give --reference.
     """
-    from onnxopt.scoring import evaluate
     from onnxopt.evaluation.inputs import parse_input_shapes
     from onnxopt.model_io import load
     from onnxopt.report.evaluation_summary import evaluation_document, evaluation_figures, evaluation_summary
+    from onnxopt.scoring import evaluate
 
     models = (model, *filter(None, [options["reference"]]))
     check_reports(options["reports"], models, force=options["force"])
     if options["predictions"] is not None:
         _check_predictions(options["predictions"], (*models, *options["reports"]), force=options["force"])
+    written = (*options["reports"], *filter(None, [options["predictions"]]))
+    check_cases(options["junit"], options["markdown"], written)
     target = chosen_target(options["target"], options["device"], options["ssh_options"])
     names = ("metric", "decode", "reference", "require", "preprocess", "samples", "batch", "threads", "provider")
     ci = ("onnxopt eval", str(model), options["junit"], options["markdown"], evaluation_figures)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxopt.cli.ci import ci_options, reported
+from onnxopt.cli.ci import check_cases, ci_options, reported
 from onnxopt.cli.options import chosen_target, device_options
 from onnxopt.cli.places import check_place
 from onnxopt.cli.reports import check_reports, report_option, wants_page, write_reports
@@ -88,6 +88,7 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
     reports = options["reports"]
     _check_weights(model, [output, *reports])
     check_reports(reports, (model, output), force=options["force"])
+    check_cases(options["junit"], options["markdown"], (output, *reports))
     if options["calibration_table"] is not None:
         _check_table(options["calibration_table"], (model, output, *reports))
     passes = _passes(options["passes"], options["high_precision"])

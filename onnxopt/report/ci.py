@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 
@@ -50,6 +51,13 @@ def markdown(title: str, cases: Sequence[Case]) -> str:
     lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
     problems = [f"* **{_cell(case.name)}**: {_cell(case.problem)}" for case in cases if case.problem]
     return "\n".join([f"### {title}", "", *lines, *([""] if problems else []), *problems]) + "\n"
+
+
+def is_ours(file: Path) -> bool:
+    """Whether a file is a JUnit or Markdown report of onnxopt, which may be replaced."""
+    with file.open("rb") as stream:
+        start = stream.read(400)
+    return start.startswith(b"### onnxopt ") or (b"<testsuites" in start and b'name="onnxopt ' in start)
 
 
 def _cell(text: str) -> str:

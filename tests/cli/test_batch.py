@@ -34,6 +34,17 @@ def test_all_are_done_and_shown(batch, folder):
     assert " done " in twice
 
 
+@pytest.mark.parametrize("option", ["--junit", "--markdown"])
+@pytest.mark.parametrize("name", ["net.onnx", "recipe.toml", ""])
+def test_no_report_replaces_what_is_none(batch, folder, option, name):
+    before = (folder / name).read_bytes() if name else b""
+    result = batch(option, folder / name)
+    assert result.exit_code == 2
+    assert option in result.stderr
+    assert not name or (folder / name).read_bytes() == before
+    assert not (folder / "out").exists()
+
+
 def test_nothing_is_done_twice(batch, folder):
     batch()
     before = (folder / "out" / "net.opt.onnx").stat().st_mtime_ns
