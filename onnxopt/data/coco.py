@@ -28,7 +28,7 @@ def list_coco(path: Path, role: Role = "evaluation") -> tuple[list[Picture], lis
         names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
         labels = _labels(content, path) if "annotations" in content else None
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is not laid out as a COCO json: {error!r}") from None
+        raise UsageError(f"{path} is not laid out as a COCO json: one of its entries {_broken(error)}") from None
     if len(names) < len(content["images"]):
         raise UsageError(f"{path}: several images have the same id")
     lookup = Lookup(path)
@@ -71,13 +71,18 @@ def _labels(content: Mapping[str, Any], path: Path) -> dict[int, Boxes]:
     for place, annotation in enumerate(content["annotations"]):
         try:
             objects[int(annotation["image_id"])].append(_object(annotation, position))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             number = annotation.get("id", place) if isinstance(annotation, dict) else place
-            raise UsageError(f"{path}: annotation {number} is broken: {error!r}") from None
+            raise UsageError(f"{path}: annotation {number} {_broken(error)}") from None
     return {
         image_id: _boxes(image_id, objects.get(image_id, ()), categories)
         for image_id in (int(image["id"]) for image in content["images"])
     }
+
+
+def _broken(error: Exception) -> str:
+    """What is wrong with a part of the file, in words."""
+    return f"has no {error}" if isinstance(error, KeyError) else f"cannot be read: {error}"
 
 
 class _Object(NamedTuple):
@@ -87,12 +92,16 @@ class _Object(NamedTuple):
 
 
 def _object(annotation: Mapping[str, Any], position: Mapping[int, int]) -> _Object:
-    left, top, width, height = map(float, annotation["bbox"])
-    if not np.isfinite([left, top, width, height]).all() or width < 0 or height < 0:
-        raise ValueError(f"bbox {annotation['bbox']}")
+    box = np.asarray(annotation["bbox"], np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] < 0).any():
+        raise ValueError(f"its bbox is {annotation['bbox']}, not left, top, width and height")
+    left, top, width, height = box.tolist()
     area = float(annotation.get("area", width * height))
     crowd = float(bool(annotation.get("iscrowd", 0)))
-    number = position[int(annotation["category_id"])]
+    category = int(annotation["category_id"])
+    if category not in position:
+        raise ValueError(f"its category_id {category} is none of the {len(position)} categories")
+    number = position[category]
     points = annotation.get("keypoints")
     return _Object(
         (number, left, top, left + width, top + height, area, crowd),

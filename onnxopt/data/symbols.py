@@ -35,7 +35,7 @@ def load_symbol(text: str) -> Any:
         if error.name and not module_name.startswith(error.name):
             raise UsageError(f"'{text}': importing {module_name} failed: {error}") from error
         raise UsageError(f"'{text}': there is no module {module_name} here ({here}) or installed") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard may leave when it is imported
         raise UsageError(f"'{text}': importing {module_name} failed: {error!r}") from error
     try:
         return reduce(getattr, attribute.split("."), module)

@@ -149,11 +149,17 @@ class TestCoco:
         [
             ("{", "not a readable json"),
             ("[]", "not a COCO json"),
-            (coco(images=[{"id": 1}]), "not laid out as a COCO json: KeyError"),
+            (coco(images=[{"id": 1}]), "not laid out as a COCO json: one of its entries has no 'file_name'"),
             (coco(images=[{"id": 1, "file_name": "a.png"}] * 2), "several images have the same id"),
-            (coco(categories=[]), "annotation 1 is broken"),
-            (coco(annotations=[{"image_id": 5, "category_id": 3, "bbox": [1, 2]}]), "annotation 0 is broken"),
-            (coco(annotations=[{"image_id": 5, "category_id": 3, "bbox": [1, 2, -3, 4]}]), "annotation 0 is broken"),
+            (coco(categories=[]), "annotation 1 cannot be read: its category_id 7 is none of the 0 categories"),
+            (
+                coco(annotations=[{"image_id": 5, "category_id": 3, "bbox": [1, 2]}]),
+                "annotation 0 cannot be read: its bbox is",
+            ),
+            (
+                coco(annotations=[{"image_id": 5, "category_id": 3, "bbox": [1, 2, -3, 4]}]),
+                "annotation 0 cannot be read: its bbox is",
+            ),
             (coco(images=[{"id": 1, "file_name": "gone.png"}]), "none of the 1 pictures"),
         ],
     )

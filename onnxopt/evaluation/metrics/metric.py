@@ -136,7 +136,10 @@ class Scoring:
             self._gathered.update(outputs, sample)
         except OnnxoptError:
             raise
-        except Exception as error:
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # leaving would end the command with exit code 0
             raise OptimizationError(f"metric {self.metric.name} failed for {where}: {error!r}") from error
         self._count += 1
 
@@ -154,7 +157,7 @@ class Scoring:
             value = float(self._gathered.compute())
         except OnnxoptError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise OptimizationError(f"metric {name} failed over {self._count} samples: {error!r}") from error
         if not math.isfinite(value):
             raise OptimizationError(f"metric {name} is {value} over {self._count} samples")
