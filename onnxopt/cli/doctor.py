@@ -51,6 +51,7 @@ def doctor(
     """
     from onnxopt.cli.options import sized_inputs
     from onnxopt.doctor import examine
+    from onnxopt.evaluation.health import check_weights
     from onnxopt.evaluation.measure import cost
     from onnxopt.model_io import load
     from onnxopt.registry import load_target
@@ -60,8 +61,11 @@ def doctor(
         raise click.UsageError("give --data: what to calibrate on, as for `run`")
     table = load_target(target)
     graph = load(model)
+    notes = check_weights(graph)
     inputs = sized_inputs(graph, shapes)
     dataset, assumed = _opened(graph, inputs, data, preprocess, samples)
+    for note in (*notes, *dataset.notes):
+        click.echo(note, err=True)
     diagnosis = examine(
         graph,
         inputs,

@@ -84,5 +84,6 @@ class Diagnosis:
                 "",
             ]
         if not self.findings:
-            lines += ["Nothing wrong was found.", ""]
+            seen = "." if self.run else " by looking at the data alone."
+            lines += [f"Nothing wrong was found{seen}", ""]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)]).rstrip()
