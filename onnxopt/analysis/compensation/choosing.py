@@ -98,16 +98,17 @@ class Chooser:
         if not even or self._ways.compensate or self._ways.criterion in RANKING:
             found = self._measured(orders, () if even else REMOVED)
             orders = {name: s.order for name, s in found.items()}
-        if even:
-            damage = {g.name: _evenly(g) for g in self._groups}
-        else:
+        # Where to cut is settled as the resolved recipe, which has a budget, will settle it.
+        spent_on = damage = {g.name: _evenly(g) for g in self._groups}
+        if not even:
             damage = {name: s.damage for name, s in found.items()}
+            spent_on = spent_on if blind else damage
             self._context.record.details["sensitivity"] = {n: s.to_dict()["damage"] for n, s in found.items()}
             self._context.record.details["sizes"] = {g.name: g.size for g in self._groups}
-        counts_at = partial(self._counts, align, damage)
+        counts_at = partial(self._counts, align, spent_on)
         if limit is not None:
             budget = ("macs", self._share_in_time(limit, lambda share: counts_at(("macs", share))))
-        counts = counts_at(budget) if budget is not None else self._bearable(align, damage, orders)
+        counts = counts_at(budget) if budget is not None else self._bearable(align, spent_on, damage, orders)
         if budget is not None and limit is None:
             self._tell(counts, *budget)
         return self._places(counts, orders)
@@ -199,23 +200,26 @@ class Chooser:
         costs = self._costs(kind)
         return allocate(self._groups, curves, costs, share * costs.total, align)
 
-    def _bearable(self, align: int, curves: Mapping[str, Curve], orders: Mapping[str, IntArray]) -> dict[str, int]:
-        """Counts at which as much has gone as outputs bear."""
+    def _bearable(
+        self, align: int, spent_on: Mapping[str, Curve], damage: Mapping[str, Curve], orders: Mapping[str, IntArray]
+    ) -> dict[str, int]:
+        """Counts at which as much has gone as outputs bear, cut where `spent_on` says."""
         costs, judge = self._costs("macs"), self._context.get(Judge) if self._context.has(Judge) else None
         for attempt in range(TRIES):
             tolerated = TOLERATED if judge is None else HOPED * TOLERATED / 3**attempt
             low, high = LEAST, 1.0
             for _ in range(HALVINGS):
                 middle = (low + high) / 2
-                counts = allocate(self._groups, curves, costs, middle * costs.total, align)
-                bearable = total_damage(self._groups, curves, counts) <= tolerated
+                counts = allocate(self._groups, spent_on, costs, middle * costs.total, align)
+                bearable = total_damage(self._groups, damage, counts) <= tolerated
                 low, high = (low, middle) if bearable else (middle, high)
-            counts = allocate(self._groups, curves, costs, high * costs.total, align)
+            counts = allocate(self._groups, spent_on, costs, high * costs.total, align)
             trial = self._graph.copy()
             if judge is None or self._spares(judge, trial, self._places(counts, orders)):
                 self._context.resolve(macs=high)
                 return counts
         self._context.note(self._graph.source, "every cut tried costs more than half of the accuracy budget")
+        self._context.resolve(macs=1.0)
         return {g.name: g.size for g in self._groups}
 
     def _spares(self, judge: Judge, trial: Graph, choice: Choice) -> bool:
