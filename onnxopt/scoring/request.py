@@ -9,11 +9,11 @@ import onnx
 
 from onnxopt import registry
 from onnxopt.errors import UsageError
-from onnxopt.scoring.work import Evaluated, Progress, Work
 from onnxopt.graph import Graph
 from onnxopt.optimization.subject import Subject
 from onnxopt.runtime.adapter import load_runtime
 from onnxopt.runtime.ort import OrtRuntime
+from onnxopt.scoring.work import Evaluated, Progress, Work
 from onnxopt.targets import Target
 
 Model = str | Path | onnx.ModelProto | Graph

@@ -7,7 +7,6 @@ from typing import Any
 from onnxopt import __version__, gates
 from onnxopt.data import Boxes, Dataset, Sample, open_dataset
 from onnxopt.errors import UsageError
-from onnxopt.scoring.outcome import add_score, compared, described, judge, with_latency
 from onnxopt.evaluation.agreement import Comparison
 from onnxopt.evaluation.batches import fill_dataset
 from onnxopt.evaluation.choosing import choose_metric
@@ -23,6 +22,7 @@ from onnxopt.report.findings import Findings
 from onnxopt.runtime import host
 from onnxopt.runtime.adapter import Session, processor_of
 from onnxopt.runtime.ort import OrtSession
+from onnxopt.scoring.outcome import add_score, compared, described, judge, with_latency
 
 Progress = Callable[[int, int], object]
 TIMED = frozenset({"latency", "speedup"})  # names of gates
