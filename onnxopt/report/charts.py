@@ -27,6 +27,8 @@ VARIABLES = {  # in the page's style, and what they are there in light
 }
 COLOURED = (BLUE, ORANGE, GREEN, PURPLE)
 DASHES = ("-", "--", "-.", ":")  # so that colours are not alone in telling lines apart
+PLOT_WIDTH, PLOT_HEIGHT = 540.0, 230.0  # points, about, of the plot of candidates
+LETTER, LINE_HEIGHT = 6.5, 13.0  # points, of a bold name
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -65,7 +67,7 @@ def pareto_chart(found: Pareto, *, alone: bool = False) -> str:
             axes.text(1, found.limit, "budget ", color=ORANGE, transform=where, ha="right", va="bottom")
         front = sorted((c for c in found.candidates if c.front), key=lambda c: c.latency_ms)
         axes.plot([c.latency_ms for c in front], [c.score for c in front], color=BLUE, linewidth=1.2)
-        for index, one in enumerate(found.candidates):
+        for one in found.candidates:
             colour = BLUE if one.front else MUTED
             low, high = (one.score if end is None else end for end in (one.low, one.high))
             interval = [[max(0.0, one.score - low)], [max(0.0, high - one.score)]]
@@ -74,10 +76,25 @@ def pareto_chart(found: Pareto, *, alone: bool = False) -> str:
             )
             face, shape, size = colour if one.kept else "none", "D" if one.pick else "o", 46 if one.pick else 26
             axes.scatter(one.latency_ms, one.score, size, facecolors=face, edgecolors=colour, marker=shape, zorder=3)
-            name = one.pick or ("as given" if index == 0 else "")
-            if name:
-                axes.annotate(name, (one.latency_ms, one.score), (7, 6), textcoords="offset points", weight="bold")
+        _names(axes, found)
         return _coloured(_drawn(figure)) if alone else _svg(figure)
+
+
+def _names(axes: Axes, found: Pareto) -> None:
+    """Write beside the picks and the model as given what they are; a name moves up until it covers no other."""
+    left, right, bottom, top = *axes.get_xlim(), *axes.get_ylim()
+    taken: list[tuple[float, float, float]] = []
+    for index, one in enumerate(found.candidates):
+        name = one.pick or ("as given" if index == 0 else "")
+        if not name:
+            continue
+        x = PLOT_WIDTH * (one.latency_ms - left) / (right - left)
+        y = PLOT_HEIGHT * (one.score - bottom) / (top - bottom)
+        start, end, up = x, x + LETTER * len(name), 6.0
+        while any(a < end and start < b and abs(height - y - up) < LINE_HEIGHT for a, b, height in taken):
+            up += LINE_HEIGHT / 2
+        taken.append((start, end, y + up))
+        axes.annotate(name, (one.latency_ms, one.score), (7, up), textcoords="offset points", weight="bold")
 
 
 def spectrum_chart(spectrum: Spectrum, number: int) -> str:

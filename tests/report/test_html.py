@@ -10,7 +10,7 @@ from sample_document import HOSTILE, full_document
 
 from onnxopt.errors import UsageError
 from onnxopt.report.charts import pareto_chart
-from onnxopt.report.document import Document, Layer, Row, Table
+from onnxopt.report.document import Candidate, Document, Layer, Pareto, Row, Table
 from onnxopt.report.html import html, is_html_report, write_html
 
 pytest.importorskip("jinja2")
@@ -95,6 +95,18 @@ def test_a_chart_of_its_own_has_colours_of_its_own():
     assert "var(--" not in text
     assert "#0101" not in text
     assert 'style="background: #fff"' in text
+
+
+def test_names_in_the_plot_cover_no_other():
+    near = (
+        Candidate("given", 5.0, 0.1, 0.9),
+        Candidate("a", 5.0, 0.1, 0.9, pick="safe"),
+        Candidate("b", 1.0, 0.1, 0.5),
+    )
+    text = pareto_chart(Pareto("top1", near), alone=True)
+    heights = [re.search(rf' y="([0-9.]+)"[^>]*>{name}</text>', text)[1] for name in ("as given", "safe")]
+    first, second = map(float, heights)
+    assert abs(first - second) >= 12
 
 
 def test_marks_are_told_apart(page):
