@@ -57,6 +57,8 @@ def auto(
         GateMissed: No candidate keeps all gates.
         KeyboardInterrupt: Before a single candidate was done.
     """
+    if not minutes >= 0:  # not a number is neither
+        raise UsageError(f"minutes is {minutes}; give 0 or more")
     gates = parse_gates(require) if require is not None else ()
     if question.metric is None and named_metric(gates) is not None:
         question = replace(question, metric=named_metric(gates))
@@ -72,7 +74,7 @@ def auto(
         raise KeyboardInterrupt
     if not trials:
         raise OptimizationError(_nothing(seeking.failed))
-    tell(f"comparing {len(trials)} candidates")
+    tell(f"comparing {len(trials)} {'candidate' if len(trials) == 1 else 'candidates'} with the model as given")
     try:
         ranking = rank(benches, trials, store)
     except KeyboardInterrupt:

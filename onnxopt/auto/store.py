@@ -9,6 +9,7 @@ one that `trial.json` has the digest of.
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +44,7 @@ class Store:
     """A folder of candidates by key.
 
     Args:
-        folder: Is made where it is not there.
+        folder: Is made where it is not there, as soon as there is something to keep.
 
     Raises:
         UsageError: It cannot be made or written to.
@@ -51,14 +52,11 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"{folder}: the cache cannot be made ({error.strerror}); give another with --cache"
-            ) from None
-        if not (folder / NOTE).exists():
-            model_io.write_text(folder / NOTE, _NOTE)
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise UsageError(f"{folder}: the cache cannot be made ({there} is a file); give another with --cache")
+        if not os.access(there, os.W_OK):
+            raise UsageError(f"{folder}: the cache cannot be written ({there} is read-only); give another with --cache")
 
     def get(self, key: str) -> Outcome | None:
         """What is known of a candidate; None where it was never finished, or cannot be read."""
@@ -79,8 +77,7 @@ class Store:
         Raises:
             UsageError: The folder cannot be written, or the disk is full.
         """
-        place = self.folder / key
-        place.mkdir(exist_ok=True)
+        place = self._place(key)
         if graph is not None:
             model_io.save(graph, place / MODEL)
         self._write(key, asdict(outcome))
@@ -95,8 +92,19 @@ class Store:
 
     def put_values(self, key: str, values: Mapping[str, Any]) -> None:
         """Keep other facts, JSON-able ones, under a key."""
-        (self.folder / key).mkdir(exist_ok=True)
+        self._place(key)
         self._write(key, values)
+
+    def _place(self, key: str) -> Path:
+        """The folder of a key, made where it is not there."""
+        place = self.folder / key
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{place}: cannot be made ({error.strerror}); give another cache with --cache") from None
+        if not (self.folder / NOTE).exists():
+            model_io.write_text(self.folder / NOTE, _NOTE)
+        return place
 
     def _read(self, key: str) -> dict[str, Any] | None:
         try:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 from onnxopt import model_io
@@ -13,6 +14,8 @@ from onnxopt.auto.page import pareto
 from onnxopt.auto.trial import Trial
 from onnxopt.report.run import plain
 
+SHEET, PLOT = "pareto.csv", "pareto.svg"
+MARK, MARK_WITHIN = "<!-- written by onnxopt auto -->", 8  # a line among the first of a plot, and how many those are
 PICKS = ("safe", "balanced", "small")
 COLUMNS = (
     "target",
@@ -61,14 +64,24 @@ def write_front(found: Findings, folder: Path) -> list[Path]:
     Raises:
         UsageError: The folder cannot be written, or the disk is full.
     """
-    files = [folder / "pareto.csv"]
+    files = [folder / SHEET]
     model_io.write_text(files[0], as_csv(found))
     if find_spec("matplotlib") is not None:
         from onnxopt.report.charts import pareto_chart  # noqa: PLC0415 - an extra
 
-        files.append(folder / "pareto.svg")
-        model_io.write_text(files[1], pareto_chart(pareto(found), alone=True))
+        files.append(folder / PLOT)
+        model_io.write_text(files[1], pareto_chart(pareto(found), alone=True).replace("<svg ", f"{MARK}\n<svg ", 1))
     return files
+
+
+def is_front(file: Path) -> bool:
+    """Whether a file is a `pareto.csv` or `pareto.svg` that a search left."""
+    sign = MARK if file.name == PLOT else ",".join(COLUMNS)
+    try:
+        with file.open(encoding="utf-8") as stream:
+            return any(line.rstrip("\n") == sign for line in islice(stream, MARK_WITHIN if file.name == PLOT else 1))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def as_csv(found: Findings) -> str:

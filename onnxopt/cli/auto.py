@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,24 +60,26 @@ def auto(model: Path, **options: Any) -> None:
 
     folder = options["output"] or _folder(model)
     _check_places(model, folder, options["reports"], force=options["force"])
-    found = search(
-        Question(
-            model=model,
-            data=options["data"],
-            eval_data=options["eval_data"],
-            metric=options["metric"],
-            max_drop=options["max_drop"],
-            preprocess=options["preprocess"],
-            samples=options["samples"],
-            input_shapes=parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None,
-        ),
-        options["cache"] or folder / "cache",
-        target=_target(options["target"], options["device"], options["ssh_options"]),
-        require=options["require"],
-        minutes=options["minutes"],
-        tell=lambda line: click.echo(line, err=True),
-        observers=(Progress(sys.stderr),),
+    question = Question(
+        model=model,
+        data=options["data"],
+        eval_data=options["eval_data"],
+        metric=options["metric"],
+        max_drop=options["max_drop"],
+        preprocess=options["preprocess"],
+        samples=options["samples"],
+        input_shapes=parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None,
     )
+    with _naming_what_stays(model, folder):
+        found = search(
+            question,
+            options["cache"] or folder / "cache",
+            target=_target(options["target"], options["device"], options["ssh_options"]),
+            require=options["require"],
+            minutes=options["minutes"],
+            tell=lambda line: click.echo(line, err=True),
+            observers=(Progress(sys.stderr),),
+        )
     click.echo(f"\n{summary(found)}", err=True)
     _write(found, folder, options["reports"])
     _end(found)
@@ -104,7 +108,7 @@ def _check_places(model: Path, folder: Path, reports: tuple[Path, ...], *, force
     Raises:
         UsageError: A file is in the way, is the model, or a package that draws reports is missing.
     """
-    from onnxopt.auto.writing import PICKS, place
+    from onnxopt.auto.writing import PICKS, PLOT, SHEET, is_front, place
     from onnxopt.errors import UsageError
     from onnxopt.formats import is_ours
 
@@ -116,14 +120,64 @@ def _check_places(model: Path, folder: Path, reports: tuple[Path, ...], *, force
             raise UsageError(f"{file} is the input model, which is never changed; give another folder with -o")
         if file.exists() and not force and not is_ours(file):
             raise UsageError(f"{file} is there already and onnxopt did not write it; give --force or another -o")
-    folder.mkdir(parents=True, exist_ok=True)  # so that reports may stand in it
-    check_reports(reports, [model, *picks], force=force)
+    for file in (folder / SHEET, folder / PLOT):
+        if file.is_dir() or (file.exists() and not force and not is_front(file)):
+            raise UsageError(f"{file} is there already and onnxopt did not write it; give --force or another -o")
+    with _standing(folder):
+        check_reports(reports, [model, *picks], force=force)
+
+
+@contextmanager
+def _standing(folder: Path) -> Iterator[None]:
+    """Reports may stand in the folder, so it is there while they are checked; what was made for that goes again.
+
+    Raises:
+        UsageError: It cannot be made.
+    """
+    from onnxopt.errors import UsageError
+
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made ({error.strerror}); give another folder with -o") from None
+    try:
+        yield
+    finally:
+        for place in missing:
+            place.rmdir()
+
+
+@contextmanager
+def _naming_what_stays(model: Path, folder: Path) -> Iterator[None]:
+    """Say of an earlier search's models that they are that, where this one hands back none.
+
+    Raises:
+        OnnxoptError: The search's own, with more to say.
+    """
+    from onnxopt.errors import GateMissed, OptimizationError
+
+    try:
+        yield
+    except (GateMissed, OptimizationError) as error:
+        error.args = (f"{error}{_earlier(model.stem, folder)}",)
+        raise
+
+
+def _earlier(name: str, folder: Path) -> str:
+    from onnxopt.auto.writing import PICKS, place
+
+    there = [str(file) for pick in PICKS if (file := place(name, pick, folder)).exists()]
+    return f"; of an earlier search, and still there: {', '.join(there)}" if there else ""
 
 
 def _write(found: "Findings", folder: Path, reports: tuple[Path, ...]) -> None:
     from onnxopt.auto.page import document
     from onnxopt.auto.writing import as_json, write_front, write_models
 
+    folder.mkdir(parents=True, exist_ok=True)
+    if found.picks is None:
+        click.echo(f"no model is written{_earlier(found.model, folder)}", err=True)
     files = write_models(found, found.picks, folder) if found.picks is not None else []
     files += write_front(found, folder)
     click.echo(f"wrote {', '.join(map(str, files))}", err=True)

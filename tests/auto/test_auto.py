@@ -114,7 +114,9 @@ def test_what_is_said_names_the_pick_and_how_sure_it_is(found):
 
 
 def test_no_time_means_the_first_candidate_and_how_to_go_on(tmp_path):
-    stopped = auto(QUESTION, tmp_path, propose=listed(*QUICK), minutes=0)
+    said = []
+    stopped = auto(QUESTION, tmp_path, propose=listed(*QUICK), minutes=0, tell=said.append)
+    assert said[-1] == "comparing 1 candidate with the model as given"
     assert stopped.stopped == TIME_UP
     assert [t.passes for t in stopped.trials] == ["simplify"]
 
@@ -139,6 +141,7 @@ def test_a_budget_that_nothing_keeps(cache):
     [
         ({"data": None}, {}, "--data"),
         ({}, {"target": "tensorrt"}, "auto ranks by latency on tensorrt"),
+        ({}, {"minutes": float("nan")}, "minutes is nan"),
         ({}, {"target": "otr"}, "did you mean 'ort'"),
         ({}, {"require": "map>=-1pt"}, "metric coco-map"),
         ({"metric": "top2"}, {}, "did you mean 'top"),
@@ -146,7 +149,8 @@ def test_a_budget_that_nothing_keeps(cache):
 )
 def test_wrong_requests_are_one_sentence(change, options, said, tmp_path):
     with pytest.raises(UsageError, match=said):
-        auto(Question(**{**vars(QUESTION), **change}), tmp_path, propose=listed("simplify"), **options)
+        auto(Question(**{**vars(QUESTION), **change}), tmp_path / "cache", propose=listed("simplify"), **options)
+    assert not list(tmp_path.iterdir())
 
 
 SCRIPT = """

@@ -124,3 +124,11 @@ def test_a_cache_that_cannot_be_made_is_wrong_usage(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--cache"):
         Store(tmp_path / "file" / "cache")
+
+
+def test_nothing_is_made_before_there_is_something_to_keep(tmp_path):
+    store = Store(tmp_path / "deep" / "cache")
+    assert store.get("k") is None
+    assert not list(tmp_path.iterdir())
+    store.put_values("k", {"a": 1})
+    assert sorted(f.name for f in store.folder.iterdir()) == ["README", "k"]

@@ -47,10 +47,18 @@ def test_out_of_time_it_writes_what_it_has_and_says_how_to_go_on(model, tmp_path
     assert "(known)" in again.stderr
 
 
+def test_after_a_missed_gate_what_stays_of_an_earlier_search_is_named(model, tmp_path):
+    assert run(model, *DATA, "--minutes", "0").exit_code == 0
+    result = run(model, *DATA, "--minutes", "0", "--require", "size<=1kB")
+    assert result.exit_code == 3, result.output
+    assert f"of an earlier search, and still there: {tmp_path / 'm.auto' / 'm.safe.onnx'}" in result.stderr
+
+
 def test_a_gate_that_nothing_keeps_is_exit_3_and_nothing_is_written(model, tmp_path):
     result = run(model, *DATA, "--minutes", "0", "--require", "size<=1kB", "-o", tmp_path / "o")
     assert result.exit_code == 3, result.output
     assert "size<=1kB is missed" in result.stderr
+    assert "earlier search" not in result.stderr
     assert [f.name for f in (tmp_path / "o").iterdir()] == ["cache"]
 
 
@@ -63,6 +71,7 @@ def test_a_gate_that_nothing_keeps_is_exit_3_and_nothing_is_written(model, tmp_p
         ((*DATA, "--target", "auto", "--device", "ssh://nowhere"), "--device takes one target"),
         ((*DATA, "--report", "r.txt"), "neither"),
         ((*DATA, "--max-drop", "much"), "max drop"),
+        ((*DATA, "--minutes", "nan"), "minutes is nan"),
         ((*DATA, "--require", "spedup>=2"), "did you mean 'speedup'"),
     ],
 )
@@ -71,11 +80,13 @@ def test_wrong_usage_is_one_sentence_and_exit_2(model, words, said):
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert "Traceback" not in result.output
+    assert [f.name for f in model.parent.iterdir()] == ["m.onnx"]
 
 
-def test_files_of_others_are_not_replaced(model, tmp_path):
+@pytest.mark.parametrize("name", ["m.small.onnx", "pareto.csv", "pareto.svg"])
+def test_files_of_others_are_not_replaced(name, model, tmp_path):
     (tmp_path / "m.auto").mkdir()
-    mine = tmp_path / "m.auto" / "m.small.onnx"
+    mine = tmp_path / "m.auto" / name
     mine.write_bytes(b"mine")
     result = run(model, *DATA)
     assert result.exit_code == 2, result.output
