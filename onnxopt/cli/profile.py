@@ -40,14 +40,18 @@ def profile(
     layer is bound by compute or by memory, whichever takes longer at the best this machine can do; by conversions
     where these take longer than the layer; by overhead where it takes more than ten times what the machine allows.
     """
+    from onnxopt.errors import UsageError
     from onnxopt.model_io import load
     from onnxopt.profiling import profile_model
+    from onnxopt.profiling.mapping import shares_layers
     from onnxopt.profiling.text import profile_text
     from onnxopt.registry import load_target
 
     table = load_target(target)
     graph = load(model)
     original = load(reference) if reference is not None else None
+    if original is not None and not shares_layers(graph, original):
+        raise UsageError(f"{reference}: the reference shares no layer with the model; give what {model} was made from")
     found = profile_model(graph, table, sized_inputs(graph, shapes), original=original, runs=runs)
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

@@ -111,18 +111,19 @@ class Mapping:
 
     def _layer(self, node: Node) -> Node | None:
         """The original's layer of a node."""
-        found = self._same(node)
+        found = self.same(node)
         if found is None and node.op in WEIGHTED:
-            return next((layer for n in _behind(self._model, node) if (layer := self._same(n)) is not None), None)
+            return next((layer for n in _behind(self._model, node) if (layer := self.same(n)) is not None), None)
         above: Node | None = node
         while above is not None:
-            found = self._same(above)
+            found = self.same(above)
             if found is not None:
                 return found
             above = next((p for p in self._model.dependencies(above) if p.op != "Constant"), None)
         return None
 
-    def _same(self, node: Node) -> Node | None:
+    def same(self, node: Node) -> Node | None:
+        """The original's node of the same name, or that writes the same tensor; None where there is none."""
         named = self._names.get(node.name)
         if named is None or (named.op != node.op and node.op in WEIGHTED):
             named = next((self._names[t.name] for t in node.outputs if t.name in self._names), None)
@@ -134,6 +135,25 @@ class Mapping:
     @cached_property
     def _names(self) -> dict[str, Node]:
         return _by_name(n for n in self._original.nodes if n.op not in QUANTIZERS)
+
+
+def shares_layers(model: Graph, original: Graph) -> bool:
+    """Whether any layer with weights of a model is one of the original; also where the model has none.
+
+    One that writes an output counts only where there is no other: many models call theirs alike.
+
+    Args:
+        model: The model.
+        original: What it may have been made from.
+    """
+    named = model.copy()
+    named.name_nodes()
+    mapping = Mapping(named, original, ())
+    weighted = [node for node in named.nodes if node.op in WEIGHTED]
+    outputs = {tensor.name for tensor in named.outputs}
+    inner = [node for node in weighted if outputs.isdisjoint(tensor.name for tensor in node.outputs)]
+    found = (mapping.same(node) for node in inner or weighted)
+    return not weighted or any(layer is not None and layer.op in WEIGHTED for layer in found)
 
 
 def _by_name(nodes: Iterable[Node]) -> dict[str, Node]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from onnxopt.analysis.cost import Cost
@@ -140,7 +141,9 @@ def profile_model(
     """
     runtime = load_runtime(target)
     if runtime is None:
-        raise UsageError(f"target '{target.name}' cannot run on this machine, so nothing can be timed")
+        missing = "openvino" in (target.adapter or "") and find_spec("openvino") is None
+        hint = "; pip install 'onnxopt[openvino]'" if missing else ""
+        raise UsageError(f"target '{target.name}' cannot run on this machine, so nothing can be timed{hint}")
     if not isinstance(runtime, Profiler):
         raise UsageError(f"the runtime of target '{target.name}' does not say how long its kernels take")
     named = graph.copy()

@@ -32,9 +32,9 @@ def _row(layer: LayerTime) -> tuple[str, ...]:
     kernels = ", ".join(dict.fromkeys(layer.kernels)) or "conversions alone"
     reached = min(1.0, layer.roof_ms / layer.milliseconds) if layer.milliseconds else 0.0
     return (
-        layer.name,
-        layer.op,
-        f"{kernels} ({layer.precision})" if layer.precision else kernels,
+        printable(layer.name),
+        printable(layer.op),
+        printable(f"{kernels} ({layer.precision})" if layer.precision else kernels),
         f"{layer.milliseconds:.3f}",
         f"{layer.conversions_ms:.3f}" if layer.conversions_ms else "",
         f"{layer.share:.1%}",
@@ -54,8 +54,13 @@ def profile_summary(profile: Profile) -> str:
     return (
         f"An undisturbed run takes {profile.latency_ms:.2f} ms on {profile.runtime} with one thread, spread over "
         f"{len(profile.layers)} layers. Their time is bound: {', '.join(shares)}. The slowest is "
-        f"{slowest.op} '{slowest.name}' with {slowest.share:.0%}. The roofs, measured here: "
+        f"{printable(slowest.op)} '{printable(slowest.name)}' with {slowest.share:.0%}. The roofs, measured here: "
         f"{peaks.floating / 1e9:.0f} G MACs/s in float, {peaks.int8 / 1e9:.0f} in int8; {peaks.near / 1e9:.0f} GB/s "
         f"near the core, {peaks.far / 1e9:.0f} GB/s from memory. The profiler added {1000 * profile.toll_ms:.1f} µs to "
         "each kernel, which is taken off."
     )
+
+
+def printable(text: str) -> str:
+    """A text from a model without what would steer a terminal: characters that do not print become `?`."""
+    return "".join(character if character.isprintable() else "?" for character in text)
