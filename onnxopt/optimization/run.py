@@ -248,8 +248,10 @@ class Optimization:
         verdict = self.judge.verdict(graph)
         self.warnings += verdict.warnings()
         if not verdict.met and self.enforced and not self.may_miss:
+            suited = choose_metric(self.subject.graph, self.samples.evaluation) if self.metric is None else None
+            hint = f"judge by the labels with --metric {suited}, " if suited is not None else ""
             raise OptimizationError(
-                f"{verdict}; nothing is written (allow more, or a larger `most` of keep-float, or --keep-anyway)"
+                f"{verdict}; nothing is written ({hint}allow more, or a larger `most` of keep-float, or --keep-anyway)"
             )
         return verdict
 

@@ -57,6 +57,7 @@ def test_a_budget_that_is_missed_is_exit_1_and_no_file(model, tmp_path):
     [said] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
     assert "agreement with the float model (top class) goes from 1.0000 to" in said
     assert "max drop 1%" in said
+    assert "judge by the labels with --metric top1" in said
     assert not (tmp_path / "m.opt.onnx").exists()
     kept = run(*words, "--keep-anyway", "--print-recipe")
     assert kept.exit_code == 0, kept.output
