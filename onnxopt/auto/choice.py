@@ -1,6 +1,7 @@
 """Which of the candidates to take.
 
-Of those that keep the budget, and all gates:
+Of those that keep the budget, and all gates (what is faster than the model as given by more than the noise goes before
+what is not):
 
 1. `balanced`, the pick: the fastest.
 2. `safe`: the fastest whose drop keeps the budget by the upper end of its interval, too; where none does, the one
@@ -38,10 +39,18 @@ def choose(kept: Sequence[Trial]) -> Picks:
     """Pick from candidates that keep the budget and all gates; at least one."""
     sure = [trial for trial in kept if trial.surely_keeps]
     return Picks(
-        safe=min(sure, key=_slowness) if sure else min(kept, key=lambda t: (t.highest_drop, *_slowness(t))),
-        balanced=min(kept, key=_slowness),
-        small=min(kept, key=lambda t: (t.bytes, *_slowness(t))),
+        safe=min(sure, key=_doubt) if sure else min(kept, key=lambda t: (t.highest_drop, *_doubt(t))),
+        balanced=min(kept, key=_doubt),
+        small=min(kept, key=lambda t: (t.bytes, *_doubt(t))),
     )
+
+
+def fastest_by_target(kept: Iterable[Trial]) -> list[Trial]:
+    """The fastest candidate of each target, the fastest first."""
+    best: dict[str, Trial] = {}
+    for trial in sorted(kept, key=_doubt):
+        best.setdefault(trial.target, trial)
+    return list(best.values())
 
 
 def front(trials: Iterable[Trial]) -> list[Trial]:
@@ -65,3 +74,7 @@ def distinct(trials: Iterable[Trial]) -> list[Trial]:
 
 def _slowness(trial: Trial) -> tuple[float, float]:
     return -trial.speedup, trial.verdict.drop
+
+
+def _doubt(trial: Trial) -> tuple[bool, float, float]:
+    return not trial.latency.faster(), *_slowness(trial)

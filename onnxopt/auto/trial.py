@@ -10,6 +10,7 @@ from onnxopt.evaluation.budget import Verdict
 from onnxopt.evaluation.interval import Interval
 from onnxopt.gates import Figure
 from onnxopt.optimization import Result
+from onnxopt.runtime.latency import Latency, Spread
 
 PLAIN: Mapping[Any, tuple[type, ...]] = {  # type of a field to what JSON has for it
     str: (str,),
@@ -95,6 +96,19 @@ class Trial:
             recipe=str(result.recipe),
             seconds=seconds,
         )
+
+    @property
+    def latency(self) -> Latency:
+        """Beside the model as given; tells whether it is faster or slower by more than the noise."""
+        times = Spread(self.latency_ms, self.latency_spread_ms)
+        return Latency(self.passes, times, Spread(self.speedup, self.spread))
+
+    def beats(self, other: "Trial") -> bool:
+        """Whether it is faster than another candidate by more than the noise of both.
+
+        Against the model as given, 1 ± 0, this is the rule of `Latency.faster`.
+        """
+        return self.speedup - self.spread > other.speedup + other.spread
 
     @property
     def highest_drop(self) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from onnxopt.auto.choice import Picks
+from onnxopt.auto.choice import fastest_by_target
 from onnxopt.auto.findings import Findings
 from onnxopt.auto.trial import Trial
 from onnxopt.evaluation.budget import ENOUGH_PICTURES
@@ -26,43 +26,60 @@ def advice(found: Findings) -> list[str]:
     if found.picks is None:
         return [f"Nothing to hand back yet: no candidate so far keeps the budget{_gates(found)}."]
     picks, pick = found.picks, found.picks.balanced
-    said = [_take(found, picks), *_certainty(pick)]
-    if picks.safe is not pick:
-        safe = picks.safe
-        sure = "keeps it there, too" if safe.surely_keeps else "differs least from the model as given"
-        said.append(f"If it must not lose more, take safe: {safe.passes}, {_speed(safe)}; it {sure}.")
-    if picks.small is not pick:
-        said.append(f"If size counts, take small: {picks.small.passes}, {_size(picks.small)}, {_speed(picks.small)}.")
+    faster = pick.latency.faster()
+    said = [_take(found, pick) if faster else _keep(found, pick), *_certainty(pick, "it" if faster else "balanced")]
+    if faster and picks.safe is not pick:
+        said.append(_safe(picks.safe))
+    if picks.small.bytes < found.bytes and (picks.small is not pick or not faster):
+        instead = "" if faster else f" instead of {found.bytes / 1e6:.2f} MB"
+        small = picks.small
+        said.append(f"If size counts, take small: {small.passes}, {_size(small)}{instead}, {_speed(small)}.")
     if len(found.targets) > 1:
         said.append(_runtimes(found))
     return said
 
 
-def _take(found: Findings, picks: Picks) -> str:
-    pick = picks.balanced
-    count = len(found.kept)
-    which = (
-        f"the fastest of {count} candidates that keep the budget{_gates(found)}" if count > 1 else "all that keeps it"
-    )
-    busy = pick.spread > BUSY * pick.speedup
-    if pick.speedup - 1 <= pick.spread and not busy:
-        return f"Nothing that keeps the budget{_gates(found)} is measurably faster than the model as given."
-    noise = " (the machine is busy: measure again when it is not)" if busy else ""
+def _take(found: Findings, pick: Trial) -> str:
+    others = [trial for trial in found.kept if trial is not pick]
+    among = f"{len(found.kept)} candidates that keep the budget{_gates(found)}"
+    which = f"the fastest of {among}" if others else "all that keeps it"
+    if not all(pick.beats(other) for other in others):
+        which = f"of {among} no other is measurably faster"
     return (
-        f"Take balanced: {pick.passes} on {pick.target}, {_speed(pick)}{noise}, "
+        f"Take balanced: {pick.passes} on {pick.target}, {_speed(pick)}{_busy(pick)}, "
         f"{_size(pick)} instead of {found.bytes / 1e6:.2f} MB; {which}."
     )
+
+
+def _keep(found: Findings, pick: Trial) -> str:
+    """Where nothing is faster by more than the noise."""
+    return (
+        f"Keep the model as given: nothing that keeps the budget{_gates(found)} is measurably faster{_busy(pick)}. "
+        f"Balanced, {pick.passes} on {pick.target}, is {_speed(pick)}."
+    )
+
+
+def _safe(safe: Trial) -> str:
+    if not safe.latency.faster():
+        return f"If it must not lose more, keep the model as given; safe, {safe.passes}, is {_speed(safe)}."
+    sure = "keeps it there, too" if safe.surely_keeps else "differs least from the model as given"
+    return f"If it must not lose more, take safe: {safe.passes}, {_speed(safe)}; it {sure}."
+
+
+def _busy(pick: Trial) -> str:
+    busy = pick.spread > BUSY * pick.speedup
+    return " (the machine is busy: measure again when it is not)" if busy else ""
 
 
 def _gates(found: Findings) -> str:
     return " and all gates" if found.refused else ""
 
 
-def _certainty(pick: Trial) -> Iterator[str]:
+def _certainty(pick: Trial, name: str) -> Iterator[str]:
     verdict = pick.verdict
     lost = f"loses {verdict.drop:.4f}" if verdict.drop > 0 else "loses nothing"
     yield (
-        f"On {verdict.pictures} pictures it {lost} ({verdict.metric} {verdict.before:.4f} before, "
+        f"On {verdict.pictures} pictures {name} {lost} ({verdict.metric} {verdict.before:.4f} before, "
         f"{verdict.after:.4f} after); {verdict.allowed:.4f} may be lost."
     )
     interval = verdict.interval
@@ -78,12 +95,14 @@ def _certainty(pick: Trial) -> Iterator[str]:
 
 
 def _runtimes(found: Findings) -> str:
-    """The best of each target, the fastest first."""
-    best: dict[str, Trial] = {}
-    for trial in found.kept:
-        best.setdefault(trial.target, trial)
-    told = [f"{target} {trial.latency_ms:.2f} ms ({trial.passes})" for target, trial in best.items()]
-    return f"The fastest runtime for this model here is {next(iter(best))}: {', '.join(told)}."
+    """The best of each target, the fastest first, and whether they differ by more than the noise."""
+    best = fastest_by_target(found.kept)
+    first, *others = best
+    told = ", ".join(f"{t.target} {t.latency_ms:.2f} ms ± {t.latency_spread_ms:.2f} ({t.passes})" for t in best)
+    level = [t.target for t in others if not (first.beats(t) and first.latency_ms < t.latency_ms)]
+    if level:
+        return f"{', '.join([first.target, *level])} cannot be told apart for this model here: {told}."
+    return f"The fastest runtime for this model here is {first.target}: {told}."
 
 
 def _candidates(found: Findings) -> str:
@@ -124,6 +143,8 @@ def _explained(found: Findings) -> Iterator[str]:
 
 
 def _speed(trial: Trial) -> str:
+    if not trial.latency.faster() and not trial.latency.slower():
+        return f"as fast as the model as given within the noise ({trial.speedup:.2f} x ± {trial.spread:.2f})"
     return f"{trial.speedup:.2f} x as fast ± {trial.spread:.2f}"
 
 

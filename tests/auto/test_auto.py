@@ -52,8 +52,8 @@ def found(cache):
 def test_the_metric_follows_from_the_labels_and_the_pick_is_the_fastest_that_kept(found):
     assert found.metric == "top1"
     assert {t.passes for t in found.trials} == set(QUICK)
-    speeds = [t.speedup for t in found.kept]
-    assert found.picks.balanced.speedup == max(speeds)
+    pick = found.picks.balanced
+    assert not any(other.beats(pick) for other in found.kept)
     assert all(t.verdict.met for _, t in found.picks.items())
     assert next(t for t in found.trials if "prune" in t.passes).verdict.drop > 0.1
 
@@ -107,8 +107,8 @@ def test_models_front_and_report_are_written(found, tmp_path):
 
 def test_what_is_said_names_the_pick_and_how_sure_it_is(found):
     text = summary(found)
-    assert found.picks.balanced.passes in advice(found)[0] or "Nothing that keeps" in advice(found)[0]
-    assert "On 200 pictures it loses" in text
+    assert found.picks.balanced.passes in advice(found)[0]
+    assert "On 200 pictures " in text
     assert all(passes in text for passes in QUICK)
     assert document(found).pareto.candidates[0].name == "as given"
 

@@ -29,6 +29,13 @@ def test_the_fastest_is_picked_the_safe_one_is_sure_and_the_small_one_small():
     assert picks.names(FAST) == ["balanced"]
 
 
+def test_what_is_faster_inside_the_noise_alone_gives_way_to_what_is_faster():
+    noisy = replace(trial("noisy", 4.0, 0.0, 0.0), spread=5.0)
+    assert choose([noisy, SURE]).balanced is SURE
+    assert not noisy.beats(FLOAT)
+    assert SURE.beats(FLOAT)
+
+
 def test_one_model_may_be_all_three():
     assert choose([SURE]).names(SURE) == ["safe", "balanced", "small"]
 

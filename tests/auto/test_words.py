@@ -41,12 +41,41 @@ def test_each_pick_is_named_with_its_reason():
 @pytest.mark.parametrize(
     ("pick", "said"),
     [
-        (trial("equal", 1.05, 0.0), "Nothing that keeps the budget is measurably faster"),
-        (replace(trial("noisy", 3.0, 0.0), spread=4.0), "the machine is busy: measure again"),
+        (
+            trial("equal", 1.05, 0.0),
+            "measurably faster. Balanced, equal on ort, is as fast as the model as given within",
+        ),
+        (
+            replace(trial("noisy", 0.24, 0.0), spread=3.14),
+            "faster (the machine is busy: measure again when it is not).",
+        ),
+        (replace(trial("wide", 3.0, 0.0), spread=4.0), "as given within the noise (3.00 x ± 4.00)"),
+        (trial("slow", 0.5, 0.0), "Balanced, slow on ort, is 0.50 x as fast ± 0.10"),
     ],
 )
 def test_what_is_not_clearly_faster_is_not_praised(pick, said):
-    assert said in advice(findings(pick))[0]
+    first, loss, size, *rest = advice(findings(pick))
+    assert first.startswith("Keep the model as given: nothing that keeps the budget is measurably faster")
+    assert said in first
+    assert loss.startswith("On 100 pictures balanced loses nothing")
+    assert size.startswith(f"If size counts, take small: {pick.passes}, 0.00 MB instead of 0.00 MB")
+    assert not rest
+
+
+def test_a_pick_that_another_ties_with_is_not_called_the_fastest():
+    tied = trial("tied", 2.9, 0.009)
+    assert "of 2 candidates that keep the budget no other is measurably faster" in advice(findings(FAST, tied))[0]
+
+
+def test_a_safe_one_that_is_no_faster_is_not_to_be_taken():
+    said = advice(findings(FAST, replace(FLOAT, sqnr_db=120.0)))
+    assert "If it must not lose more, keep the model as given; safe, float, is as fast" in " ".join(said)
+
+
+def test_runtimes_inside_the_noise_cannot_be_told_apart():
+    ort, vino = (replace(trial("quantize", s, 0.0, target=t), spread=1.5) for s, t in ((3.1, "ort"), (3.2, "openvino")))
+    told = advice(findings(vino, ort, targets={"ort": "a", "openvino": "b"}))[-1]
+    assert told.startswith("openvino, ort cannot be told apart for this model here: openvino 3.12 ms ± 0.10 (quantize)")
 
 
 def test_without_a_pick_it_says_so():
@@ -58,4 +87,6 @@ def test_without_a_pick_it_says_so():
 def test_several_runtimes_are_compared():
     elsewhere = trial("quantize", 2.5, 0.0, 0.0, target="openvino")
     told = advice(findings(FAST, elsewhere, targets={"ort": "a", "openvino": "b"}))[-1]
-    assert told == "The fastest runtime for this model here is ort: ort 3.33 ms (fast), openvino 4.00 ms (quantize)."
+    assert told == (
+        "The fastest runtime for this model here is ort: ort 3.33 ms ± 0.10 (fast), openvino 4.00 ms ± 0.10 (quantize)."
+    )
