@@ -31,8 +31,8 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import accuracy_score
 from workbench import Subject, markdown, number
 
-from onnxopt.scoring import evaluate
 from onnxopt.evaluation.predictions import Predictions
+from onnxopt.scoring import evaluate
 
 MODELS = ("patches_classifier", "shapes_detector", "mobilenet_v2", "yolox_nano", "yolo11n_synth320")
 HEADER = ("model", "samples", "metric", "eval", "scored without onnxopt", "by", "apart", "held")
