@@ -60,8 +60,8 @@ _KINDS = {
     "agreement": _Kind(True, {"": 1.0, "%": 0.01}, frozenset({"%", "pt"}), "0.98, 98% or -2pt"),
     "sqnr": _Kind(True, {"": 1.0, "db": 1.0}, frozenset(), "20dB"),
 }
-_TIMED = ("latency", "speedup")
-_COMPARED = ("agreement", "sqnr")
+_TIMED = frozenset({"latency", "speedup"})
+_COMPARED = frozenset({"agreement", "sqnr"})  # outputs of both models are run for them
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,16 @@ class Gate:
     def is_score(self) -> bool:
         """Whether a metric judges it."""
         return self.name not in _KINDS
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether latency has to be measured for it."""
+        return self.name in _TIMED
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it says something only beside the float model."""
+        return bool(self.against) or self.name in _COMPARED or self.name == "speedup"
 
     def limit(self, figure: "Figure") -> float:
         """The worst value that still keeps it, in the unit of the figure.
@@ -234,7 +244,7 @@ def check_judgeable(
         if gate.is_score:
             _check_metric(gate, metric)
         missing = cannot_run if gate.is_score or gate.name in _COMPARED else ""
-        missing = (cannot_time or cannot_run) if gate.name in _TIMED else missing
+        missing = (cannot_time or cannot_run) if gate.is_timed else missing
         if missing:
             raise UsageError(f"--require: {gate} cannot be judged: {missing}")
 

@@ -76,7 +76,6 @@ class Trial:
         if after is None or after.latency_ms is None or after.latency_spread_ms is None or report.speedup is None:
             raise OptimizationError(f"latency was not measured: {report.target['why_not_measured']}")
         budget = report.budget or {}
-        shares = [report.quality[kind] for kind in ("detections", "top1") if report.quality.get(kind) is not None]
         return cls(
             passes=passes,
             target=report.target["name"],
@@ -89,7 +88,7 @@ class Trial:
             speedup=report.speedup["median"],
             spread=report.speedup["spread"],
             verdict=_verdict(budget),
-            agreement=shares[0] if shares else None,
+            agreement=report.agreement,
             sqnr_db=report.quality["worst_sqnr_db"],
             kept_float=budget["kept_float_share"],
             undone=tuple(f"{s.text}: {s.reason}" for s in report.stages if not s.kept),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnxopt.cli.places import check_place
+from onnxopt.cli.places import check_place, check_replaceable
 
 if TYPE_CHECKING:
     from onnxopt.report.ci import Case
@@ -48,8 +48,7 @@ def check_cases(junit: Path | None, markdown: Path | None, others: Sequence[Path
         check_place(file, option)
         if file.resolve() in taken:
             raise UsageError(f"{file} is another file of this command; give another place with {option}")
-        if file.exists() and not is_ours(file):
-            raise UsageError(f"{file} is there already and is no report of onnxopt; give another place with {option}")
+        check_replaceable(file, option, is_ours, force=None)
         taken.add(file.resolve())
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnxopt.cli.places import check_place
+from onnxopt.cli.places import check_place, check_replaceable
 
 if TYPE_CHECKING:
     from onnxopt.report.document import Document
@@ -57,8 +57,7 @@ def check_reports(reports: Sequence[Path], models: Sequence[Path], *, force: boo
         for model in models:
             if file == model or (file.exists() and model.exists() and file.samefile(model)):
                 raise UsageError(f"{file} is the model; give another place with --report")
-        if file.exists() and not force and not (is_report(file) or is_html_report(file)):
-            raise UsageError(f"{file} is there already and is no report of onnxopt; give --force or another place")
+        check_replaceable(file, "--report", lambda place: is_report(place) or is_html_report(place), force=force)
     if len({file.resolve() for file in reports}) < len(reports):
         raise UsageError("one file is given twice with --report; give each report a place of its own")
     if wants_page(reports):

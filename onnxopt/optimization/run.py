@@ -259,13 +259,12 @@ class Optimization:
         """Refuse a result that is not as good as required, whatever else may be handed back."""
         assert report.after is not None
         quality = report.quality
-        shares = [quality[kind] for kind in ("detections", "top1") if quality.get(kind) is not None]
         found = gates.figures(
             report.before,
             report.after,
             metric=self.metric,
             speedup=report.speedup["median"] if report.speedup is not None else None,
-            agreement=shares[0] if shares else None,
+            agreement=report.agreement,
             sqnr_db=quality.get("worst_sqnr_db"),
         )
         outcomes = gates.judge_gates(self.gates, found)

@@ -106,6 +106,12 @@ class RunReport:
     warnings: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def agreement(self) -> float | None:
+        """F1 of the objects that both models are sure of, or share of equal top classes; None for other models."""
+        detections: float | None = self.quality.get("detections")
+        return detections if detections is not None else self.quality.get("top1")
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; what is not finite becomes None or a word."""
         fields = {k: v for k, v in self.__dict__.items() if k not in {"stages", "alone", "before", "after"}}

@@ -25,8 +25,6 @@ from onnxopt.runtime.ort import OrtSession
 from onnxopt.scoring.outcome import add_score, compared, described, judge, with_latency
 
 Progress = Callable[[int, int], object]
-TIMED = frozenset({"latency", "speedup"})  # names of gates
-COMPARED = frozenset({"agreement", "sqnr", "speedup"})
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class Work:
         untimed = "" if self.subject.runtime is not None else "the target cannot run here"
         gates.check_judgeable(self.gates, metric=self.metric, cannot_time=untimed)
         for gate in self.gates:
-            if self.reference is None and (gate.against or gate.name in COMPARED):
+            if self.reference is None and gate.needs_reference:
                 raise UsageError(f"--require: {gate} is read against the float model; give it with --reference")
 
     def _refuse_unjudged(self, sample: Sample) -> None:
@@ -166,7 +164,7 @@ class Work:
             add_score(report, self.metric, scores[0])
         if comparison is not None and self.reference is not None:
             report.compared = compared(self.reference, comparison, self.metric, scores)
-        if any(gate.name in TIMED for gate in self.gates):
+        if any(gate.is_timed for gate in self.gates):
             feeds = fill_batch(next(iter(self.samples)).feeds, self.subject.inputs)
             report.speed = with_latency(report.speed, [each.session for each in timed], feeds)
         if self.gates:
