@@ -106,6 +106,13 @@ class TestAgainstAReference:
         with pytest.raises(UsageError, match=r"the reference cannot be compared: .*no input 'input'"):
             classify(reference=DETECTOR)
 
+    def test_agreement_alone_where_it_is_asked_for(self):
+        report = classify(reference=CLASSIFIER, metric="agreement").report
+        assert (report.metric, report.compared.top1) == (None, 1.0)
+        assert not any("labels do not suit" in warning for warning in report.warnings)
+        with pytest.raises(UsageError, match="metric agreement is with the float model; give it with --reference"):
+            classify(metric="agreement")
+
 
 class TestGates:
     def test_kept_and_missed(self, int8):

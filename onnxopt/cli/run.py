@@ -39,7 +39,11 @@ input, 3 a gate of --require was missed. The table goes to stderr."""
 @click.option(
     "--eval-data", metavar="PATH", help="Data to score on; default: the val split, or held-out calibration data."
 )
-@click.option("--metric", metavar="NAME", help="top1, coco-map or module:function.")
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="top1, coco-map, module:function or agreement; default for a budget: what suits the labels, else agreement.",
+)
 @click.option(
     "--max-drop", metavar="1%|1.0", help="Lose at most this share of the float score, or so many points; exit 1 if not."
 )

@@ -71,7 +71,10 @@ class Budget:
                 raise UsageError(f"max drop {self} is more than there is to lose; this score has 100 points")
             return self.amount * point
         if float_score == 0:
-            raise UsageError("the float model's score is 0, so a share of it is no budget; give --max-drop in points")
+            raise UsageError(
+                "the float model's score is 0, so a share of it is no budget; give --max-drop in points, see with "
+                "`onnxopt doctor` whether the labels fit, or judge by agreement with it: --metric agreement"
+            )
         return self.amount / 100 * abs(float_score)
 
 

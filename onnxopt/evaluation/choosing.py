@@ -11,6 +11,7 @@ from onnxopt.evaluation.inputs import fill_batch
 from onnxopt.graph import Graph
 from onnxopt.runtime.ort import OrtSession
 
+AGREEMENT = "agreement"  # what `--metric` calls the judgement by the float model's answers, which needs no labels
 LOOKED_AT = 16  # samples; the first ones may show no objects
 
 

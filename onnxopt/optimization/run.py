@@ -15,13 +15,14 @@ from onnxopt.calibration.table import CalibrationTable
 from onnxopt.doctor import short as doctor
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation.budget import Budget, Judge, Verdict
-from onnxopt.evaluation.choosing import choose_metric
-from onnxopt.evaluation.metrics import Metric, load_metric
+from onnxopt.evaluation.choosing import AGREEMENT
+from onnxopt.evaluation.metrics import Metric
 from onnxopt.evaluation.samples import Samples, open_samples
 from onnxopt.graph import Graph
 from onnxopt.manager import Observer, check_requirements
 from onnxopt.observers.verify import Level, Verify
 from onnxopt.optimization.findings import Pair
+from onnxopt.optimization.judging import Judgement, choose_judgement
 from onnxopt.optimization.outcome import measure_outcome, time_stage
 from onnxopt.optimization.subject import Subject
 from onnxopt.pass_api import Context
@@ -113,7 +114,7 @@ class Optimization:
         undo: Undo a stage that made the model slower.
         enforced: Refuse a result that misses the budget, or whose outputs are not finite.
         may_miss: Hand back what misses the budget all the same; the report says so.
-        choose: Take the metric that suits the labels where none is asked for.
+        choose: Take the metric that suits the labels where none is asked for, even without budget and gates.
 
     Raises:
         UsageError: Something cannot be used, no pass has a use for the table, or a gate could not be judged.
@@ -144,7 +145,7 @@ class Optimization:
         subject.try_once(next(iter(self.samples.fit)).feeds)
         if not self.samples.synthetic and not subject.cannot_run:
             self.warnings += doctor.warnings(subject.graph, subject.inputs, self.samples.data, subject.costs.total_macs)
-        self.metric = self._metric(suited=choose)
+        self.judgement = self._judgement(suited=choose or budget is not None)
         gates.check_judgeable(
             self.gates, metric=self.metric, cannot_time=subject.why_not_measured, cannot_run=subject.why_not_run
         )
@@ -155,14 +156,17 @@ class Optimization:
             self.judge = Judge(budget, subject.graph, self.samples.evaluation, subject.timed_on, self.metric)
         self.shared: tuple[Any, ...] = ()
 
-    def _metric(self, *, suited: bool) -> Metric | None:
-        """What was asked for, what a gate names, or what suits the labels where a gate or the caller needs a score."""
-        metric, graph = self.wanted.metric, self.subject.graph
-        if metric is None:
-            metric = gates.named_metric(self.gates)
-        if metric is None and (suited or any(gate.is_score for gate in self.gates)) and self.subject.small:
-            metric = choose_metric(graph, self.samples.evaluation)
-        return load_metric(metric, metadata=graph.metadata) if metric is not None else None
+    def _judgement(self, *, suited: bool) -> Judgement:
+        """What judges; labels are looked at where a budget, a gate or the caller needs a score."""
+        suited = (suited or any(gate.is_score for gate in self.gates)) and not self.subject.cannot_run
+        return choose_judgement(
+            self.subject.graph, self.samples.evaluation, self.wanted.metric, self.gates, suited=suited
+        )
+
+    @property
+    def metric(self) -> Metric | None:
+        """The score; None for agreement with the float model."""
+        return self.judgement.metric
 
     def with_stages(self, stages: Sequence[Stage], shared: Iterable[Any] = ()) -> "Optimization":
         """The same request with other stages; nothing is opened, and the float model is not scored, again.
@@ -248,10 +252,8 @@ class Optimization:
         verdict = self.judge.verdict(graph)
         self.warnings += verdict.warnings()
         if not verdict.met and self.enforced and not self.may_miss:
-            suited = choose_metric(self.subject.graph, self.samples.evaluation) if self.metric is None else None
-            hint = f"judge by the labels with --metric {suited}, " if suited is not None else ""
             raise OptimizationError(
-                f"{verdict}; nothing is written ({hint}allow more, or a larger `most` of keep-float, or --keep-anyway)"
+                f"{verdict}; nothing is written (allow more, or a larger `most` of keep-float, or --keep-anyway)"
             )
         return verdict
 
@@ -310,8 +312,8 @@ class Optimization:
 
     def _metric_in_use(self) -> str | None:
         """How a recipe names it; nothing can be said of a metric that was given as an object."""
-        if self.metric is not None and self.wanted.metric is None:
-            return self.metric.name
+        if self.wanted.metric is None:
+            return self.metric.name if self.metric is not None else AGREEMENT
         return _text(self.wanted.metric)
 
     def _report(self, resolved: recipes.Recipe, records: list[StageRecord], verdict: Verdict | None) -> RunReport:
@@ -345,8 +347,8 @@ class Optimization:
         )
 
     def _budget(self, verdict: Verdict, records: list[StageRecord]) -> dict[str, Any]:
-        judged_on = self.samples.evaluation.description
-        return {**verdict.to_dict(), "judged_on": judged_on, **kept_float(records)}
+        judged_on, why = self.samples.evaluation.description, self.judgement.why
+        return {**verdict.to_dict(), "why": why, "judged_on": judged_on, **kept_float(records)}
 
 
 def _text(given: Any) -> str | None:

@@ -191,7 +191,10 @@ def run_facts(report: RunReport) -> Iterator[Facts]:
     table = data.get("calibration_table")
     ranges = (("ranges", table["file"]), ("their SHA-256", table["digest"])) if table else ()
     counts = (("fitted on", f"{data['fitted_on']} samples"), ("judged on", f"{data['judged_on']} others"))
-    scored = (("scored on", report.budget["judged_on"]),) if report.budget else ()
+    budget = report.budget
+    scored = (
+        (("scored on", budget["judged_on"]), ("scored by", f"{budget['metric']} ({budget['why']})")) if budget else ()
+    )
     yield Facts("Data", (("source", data["source"]), ("SHA-256", data["digest"]), *counts, *scored, *ranges))
     target = report.target
     machine = (

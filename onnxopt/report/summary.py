@@ -74,6 +74,7 @@ def _budget(report: RunReport) -> Iterator[str]:
     if found is None:
         return
     yield f"\nbudget {found['max_drop']}: {'kept' if found['met'] else 'MISSED'}"
+    yield f"  judged by {found['metric']} ({found['why']})"
     yield (
         f"  {found['metric']}: {found['before']:.4f} before, {found['after']:.4f} after; "
         f"drop {found['drop']:.4f}, allowed {found['allowed']:.4f}"

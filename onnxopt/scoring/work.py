@@ -9,7 +9,7 @@ from onnxopt.data import Boxes, Dataset, Sample, open_dataset
 from onnxopt.errors import UsageError
 from onnxopt.evaluation.agreement import Comparison
 from onnxopt.evaluation.batches import fill_dataset
-from onnxopt.evaluation.choosing import choose_metric
+from onnxopt.evaluation.choosing import AGREEMENT, choose_metric
 from onnxopt.evaluation.decoding import Reader
 from onnxopt.evaluation.inputs import fill_batch
 from onnxopt.evaluation.metrics import Metric, Scoring, load_metric
@@ -101,13 +101,16 @@ class Work:
         """
         self.gates = gates.parse_gates(require) if require is not None else ()
         metric = metric if metric is not None else gates.named_metric(self.gates)
+        agreement = isinstance(metric, str) and metric == AGREEMENT
+        if agreement and self.reference is None:
+            raise UsageError(f"metric {AGREEMENT} is with the float model; give it with --reference")
         if metric is None:
             metric = choose_metric(self.subject.graph, self.samples, self.reader.decode)
-        if metric is not None:
+        if metric is not None and not agreement:
             self.metric = load_metric(metric, metadata=self.metadata, decode=self.reader.decode)
         elif self.reference is None:
             self._refuse_unjudged(next(iter(self.samples)))
-        elif next(iter(self.samples)).label is not None:
+        elif not agreement and next(iter(self.samples)).label is not None:
             self.warnings.append("the labels do not suit what the model gives: nothing is scored by them")
         untimed = "" if self.subject.runtime is not None else "the target cannot run here"
         gates.check_judgeable(self.gates, metric=self.metric, cannot_time=untimed)

@@ -55,14 +55,43 @@ def test_a_budget_that_is_missed_is_exit_1_and_no_file(model, tmp_path):
     result = run(*words)
     assert result.exit_code == 1, result.output
     [said] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
-    assert "agreement with the float model (top class) goes from 1.0000 to" in said
+    assert "top1 goes from " in said
     assert "max drop 1%" in said
-    assert "judge by the labels with --metric top1" in said
     assert not (tmp_path / "m.opt.onnx").exists()
     kept = run(*words, "--keep-anyway", "--print-recipe")
     assert kept.exit_code == 0, kept.output
     assert "budget 1%: MISSED" in kept.stderr
     assert "max_drop" not in kept.stdout
+
+
+def test_without_a_metric_the_labels_judge_and_the_recipe_says_so(model, tmp_path):
+    report = tmp_path / "r.json"
+    words = ("--passes", "simplify", *QUICK, "--max-drop", "1%", "--report", report, "--print-recipe")
+    result = run(model, *words, *PATCHES)
+    assert result.exit_code == 0, result.output
+    assert "judged by top1 (it suits the labels; --metric names another)" in result.stderr
+    assert 'metric = "top1"' in result.stdout
+    document = json.loads(report.read_text())
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    assert (document["metric"], document["budget"]["metric"]) == ("top1", "top1")
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(result.stdout)
+    assert run(model, "--recipe", recipe, "--print-recipe").stdout == result.stdout
+    asked = run(model, *words, *PATCHES, "--metric", "agreement")
+    assert "judged by agreement with the float model (top class) (asked for)" in asked.stderr
+
+
+def test_without_labels_agreement_judges_and_the_recipe_keeps_to_it(model, tmp_path):
+    words = ("--passes", "simplify", *QUICK, "--max-drop", "1%", "--print-recipe", "--preprocess", "imagenet")
+    result = run(model, *words, "--data", TESTDATA / "patches")
+    assert result.exit_code == 0, result.output
+    assert "judged by agreement with the float model (top class) (there are no labels)" in result.stderr
+    assert 'metric = "agreement"' in result.stdout
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(result.stdout)
+    labelled = run(model, "--recipe", recipe, "--print-recipe", "--data", TESTDATA / "patches" / "train.csv")
+    assert "judged by agreement with the float model (top class) (asked for)" in labelled.stderr
+    assert 'metric = "agreement"' in labelled.stdout
 
 
 @pytest.mark.slow
