@@ -169,7 +169,7 @@ class _Record:
         self._file = file
         try:
             known = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             known = {}
         self._known: dict[str, Any] = known if isinstance(known, dict) else {}
 
@@ -188,7 +188,9 @@ class _Record:
         if not entry.case.problem:
             files = _digests(job.output)
             self._known[job.output.name] = {"key": job.key, "files": files, "figures": dict(entry.case.figures)}
-        model_io.write_text(self._file, json.dumps(self._known, indent=1, sort_keys=True) + "\n")
+        # Models by name; figures stay in the order of the table that they are shown in.
+        known = {name: self._known[name] for name in sorted(self._known)}
+        model_io.write_text(self._file, json.dumps(known, indent=1) + "\n")
 
 
 def _digests(output: Path) -> dict[str, str]:

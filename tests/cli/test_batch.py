@@ -45,6 +45,13 @@ def test_no_report_replaces_what_is_none(batch, folder, option, name):
     assert not (folder / "out").exists()
 
 
+def test_what_was_done_before_is_shown_as_it_was(batch, folder):
+    first, again = batch().stdout, batch().stdout
+    assert [line.split() for line in again.replace("done before", "done").splitlines() if "---" not in line] == [
+        line.split() for line in first.splitlines() if "---" not in line
+    ]
+
+
 def test_nothing_is_done_twice(batch, folder):
     batch()
     before = (folder / "out" / "net.opt.onnx").stat().st_mtime_ns
