@@ -97,6 +97,8 @@ def load_lock(file: Path) -> Lock | None:
         return None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{file}: the lock cannot be read ({error}); delete it or give --update-lock") from None
+    except RecursionError:
+        raise UsageError(f"{file}: not a lock: it is nested too deep; delete it or give --update-lock") from None
     try:
         if document["version"] != VERSION:
             raise KeyError("version")

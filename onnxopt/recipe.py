@@ -118,6 +118,8 @@ def load_recipe(path: str | Path) -> Recipe:
         raise UsageError(f"{file}: the recipe cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: not TOML: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{file}: not a recipe: it is nested too deep") from None
     return _recipe(document, str(file))
 
 

@@ -40,7 +40,7 @@ def test_it_grows():
     assert replace(LOCK, data={"b.onnx": "d2"}).with_data_of(LOCK).data == {"a.onnx": "d1", "b.onnx": "d2"}
 
 
-@pytest.mark.parametrize("text", ["no toml [", "version = 2", "version = 1\nrecipe = 'x'"])
+@pytest.mark.parametrize("text", ["no toml [", "version = 2", "version = 1\nrecipe = 'x'", "x = " + "[" * 20000])
 def test_what_is_no_lock(tmp_path, text):
     (tmp_path / "recipe.lock").write_text(text)
     with pytest.raises(UsageError, match="give --update-lock"):

@@ -54,6 +54,12 @@ def test_mistakes_are_named(tmp_path, text, said):
         load_recipe(write(tmp_path, text))
 
 
+def test_one_that_is_nested_too_deep_is_no_recipe(tmp_path):
+    (tmp_path / "r.toml").write_text("version = 1\npipeline = " + "[" * 20000 + "]" * 20000)
+    with pytest.raises(UsageError, match=r"r\.toml: not a recipe: it is nested too deep"):
+        load_recipe(tmp_path / "r.toml")
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         load_recipe(tmp_path / "none.toml")

@@ -57,6 +57,8 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is not a readable json file: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{path} is not a COCO json: it is nested too deep") from None
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise UsageError(f"{path} is not a COCO json: it has no list 'images'")
     return content

@@ -86,6 +86,8 @@ def _load(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is not a readable yaml file: {reason}") from None
+    except RecursionError:
+        raise UsageError(f"{path} is not an Ultralytics data.yaml: it is nested too deep") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not an Ultralytics data.yaml: it has no 'train' and 'val'")
     return content

@@ -170,7 +170,7 @@ def image_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
     """Height and width from `imgsz`, written as `640`, `[640, 640]` or `(640, 640)`."""
     try:
         value = ast.literal_eval(metadata.get("imgsz", ""))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deep
         return None
     sizes = tuple(value) if isinstance(value, list | tuple) else (value, value)
     if len(sizes) == 2 and all(isinstance(size, int) and size > 0 for size in sizes):

@@ -148,5 +148,5 @@ def class_names(metadata: Mapping[str, str]) -> dict[int, str] | None:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deep
         return None
