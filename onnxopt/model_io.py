@@ -258,7 +258,7 @@ def save(graph: Graph, path: str | Path, *, external: bool | None = None) -> lis
     Raises:
         UsageError: The folder cannot be written, or the disk is full.
     """
-    file = Path(path)
+    file = destination(Path(path))  # beside which its weights are looked for
     model = graph.to_proto()
     if external is None:
         external = graph.nbytes() + sum(int(c._values.nbytes) for c in graph.unused_initializers) > PROTOBUF_LIMIT  # noqa: SLF001
@@ -295,6 +295,8 @@ def _externalise(model: onnx.ModelProto, location: str, stream: IO[bytes]) -> No
 def write_whole(files: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
     """Write files, all or none: none gets its name before all are on the disk.
 
+    A link stays, and what it leads to is written.
+
     Args:
         files: Place to what writes the content into a stream.
 
@@ -304,12 +306,13 @@ def write_whole(files: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
     mine: list[Path] = []
     try:
         temporaries = []
-        for file, write in files.items():
+        places = {destination(file): write for file, write in files.items()}
+        for file, write in places.items():
             handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
             temporaries.append(Path(name))
             mine.append(temporaries[-1])
             _fill(handle, temporaries[-1], write)
-        for file, temporary in zip(files, temporaries, strict=True):
+        for file, temporary in zip(places, temporaries, strict=True):
             new = not file.exists()
             temporary.replace(file)
             if new:
@@ -319,6 +322,11 @@ def write_whole(files: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
             with contextlib.suppress(OSError):
                 file.unlink()
         raise
+
+
+def destination(file: Path) -> Path:
+    """Where the content of a file lies: what a link leads to, else the file itself."""
+    return file.resolve() if file.is_symlink() else file
 
 
 def _fill(handle: int, temporary: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -306,6 +306,26 @@ def test_text_files_are_written_whole(tmp_path):
         io.write_text(tmp_path / "none" / "report.json", "{}")
 
 
+@pytest.mark.parametrize("name", ["there.json", "new.json"])
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path, name):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "there.json").write_text("before")
+    (tmp_path / "link.json").symlink_to(Path("real") / name)
+    io.write_text(tmp_path / "link.json", "{}")
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "real" / name).read_text() == "{}"
+    assert {*names(tmp_path), *names(tmp_path / "real")} == {"link.json", "real", "there.json", name}
+
+
+def test_weights_lie_beside_what_a_link_leads_to(tmp_path, graph):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "real" / "m.onnx")
+    written = save(graph, tmp_path / "link.onnx", external=True)
+    assert written == [tmp_path / "real" / "m.onnx", tmp_path / "real" / "m.onnx.data"]
+    assert (tmp_path / "link.onnx").is_symlink()
+    assert load(tmp_path / "link.onnx").digest() == graph.digest()
+
+
 @pytest.mark.slow
 def test_model_above_two_gigabytes(tmp_path):
     """Weights of zeros in a sparse file: 2 GiB to look at, nothing on the disk until it is saved."""

@@ -21,7 +21,7 @@ def check_place(file: Path, option: str) -> None:
         raise UsageError(f"{file} is a folder; give a file with {option}")
     if file.exists() and not file.is_file():
         raise UsageError(f"{file} is a device or a pipe; give a file with {option}")
-    folder = file.parent
+    folder = file.resolve().parent if file.is_symlink() else file.parent
     if not folder.is_dir():
         raise UsageError(f"the folder {folder} does not exist; make it or give another place with {option}")
     if not os.access(folder, os.W_OK):

@@ -48,6 +48,20 @@ def test_somebody_elses_page_is_kept(onnxopt, classifier, tmp_path):
     assert (tmp_path / "r.html").read_text() == "<!DOCTYPE html>mine"
 
 
+def test_a_link_stays(onnxopt, classifier, tmp_path):
+    (tmp_path / "kept").mkdir()
+    for name in ("r.json", "j.xml", "o.onnx"):
+        (tmp_path / name).symlink_to(tmp_path / "kept" / name)
+    places = ["--report", tmp_path / "r.json", "--junit", tmp_path / "j.xml", "-o", tmp_path / "o.onnx"]
+    result = onnxopt("run", classifier, "--passes", "eliminate-dead", *places)
+    assert result.exit_code == 0, result.output
+    assert sorted(file.name for file in (tmp_path / "kept").iterdir()) == ["j.xml", "o.onnx", "r.json"]
+    assert all((tmp_path / name).is_symlink() for name in ("r.json", "j.xml", "o.onnx"))
+    (tmp_path / "astray.json").symlink_to(tmp_path / "nowhere" / "r.json")
+    result = onnxopt("run", classifier, "--passes", "eliminate-dead", "--report", tmp_path / "astray.json")
+    assert (result.exit_code, "nowhere does not exist" in result.stderr) == (2, True)
+
+
 def test_one_file_given_twice(onnxopt, classifier, tmp_path):
     reports = ["--report", tmp_path / "r.json", "--report", tmp_path / "." / "r.json"]
     result = onnxopt("run", classifier, "--passes", "quantize", *reports)
