@@ -3,8 +3,11 @@
 import keyword
 import re
 import shutil
+import sys
 import tempfile
+from importlib.metadata import distributions
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -38,8 +41,8 @@ def make_package(name: str, folder: Path, distribution: str | None = None) -> li
     """
     distribution = distribution or f"onnxopt-{name}"
     for what, given in (("pass", name), ("package", distribution)):
-        if not _NAME.fullmatch(given) or keyword.iskeyword(given):
-            raise UsageError(f"'{given}' is no name for a {what}: use lower case letters, digits and hyphens")
+        _check_name(what, given)
+    _check_free(distribution)
     if name in names(PASSES) or name in names(PIPELINES):
         raise UsageError(f"there is a pass or pipeline '{name}' already; see `onnxopt passes list`")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -55,6 +58,32 @@ def make_package(name: str, folder: Path, distribution: str | None = None) -> li
         return _write(folder, {_filled(file, words): _filled(_template(t), words) for file, t in _FILES.items()})
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
+
+
+def _check_name(what: str, given: str) -> None:
+    """Refuse what is no name, or none that Python takes.
+
+    Raises:
+        UsageError: Says which.
+    """
+    if not _NAME.fullmatch(given):
+        raise UsageError(f"'{given}' is no name for a {what}: use lower case letters, digits and hyphens")
+    if keyword.iskeyword(given) or keyword.iskeyword(given.capitalize()):
+        raise UsageError(f"'{given}' is no name for a {what}: Python has that word for itself; take another")
+
+
+def _check_free(distribution: str) -> None:
+    """Refuse a package that would hide, or be hidden by, another.
+
+    Raises:
+        UsageError: There is one of this name.
+    """
+    module = distribution.replace("-", "_")
+    if module in sys.stdlib_module_names:
+        raise UsageError(f"'{distribution}' is no name for a package: it is a module of Python's own; take another")
+    spec = find_spec(module)
+    if (spec is not None and spec.origin is not None) or any(distributions(name=distribution)):
+        raise UsageError(f"'{distribution}' is no name for a package: one of that name is installed; take another")
 
 
 def _filled(text: str, words: dict[str, str]) -> str:
