@@ -3,11 +3,15 @@
 Exit codes: 0 done; 1 a pass or a check failed; 2 bad usage or input; 3 a gate of `--require` missed; 130 interrupted.
 """
 
-from importlib import import_module
+try:
+    from importlib import import_module
+    from typing import Any
 
-import click
+    import click
 
-from onnxopt.errors import OnnxoptError
+    from onnxopt.errors import OnnxoptError
+except KeyboardInterrupt:  # Ctrl-C before there is anything that could say so
+    raise SystemExit(130) from None
 
 # Each command stands in the module `onnxopt.cli.<name>` under its own name, with `_` for `-`.
 _COMMANDS = (
@@ -43,6 +47,14 @@ class Commands(click.Group):
         command = getattr(import_module(f"onnxopt.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the command line; click itself would end with 1 if that is interrupted."""
+        try:
+            return super().make_context(*args, **extra)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(130) from None
 
     def invoke(self, ctx: click.Context) -> object:
         """Run, and report what goes wrong without a traceback unless `--debug` asks for it."""

@@ -57,6 +57,28 @@ def test_version(onnxopt):
     assert onnxopt("--version").stdout.startswith("onnxopt, version ")
 
 
+def test_interrupted_while_modules_are_read():
+    program = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'click':\n            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from onnxopt.cli.main import main\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_interrupted_while_the_command_line_is_read(onnxopt, monkeypatch):
+    def interrupt(*words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "parse_args", interrupt)
+    result = onnxopt("passes", "list")
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
 def test_unknown_command(onnxopt):
     result = onnxopt("frobnicate")
     assert result.exit_code == 2
