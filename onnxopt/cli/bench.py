@@ -74,11 +74,12 @@ def bench(
 
 def _runtime(target: "Target") -> "Runtime":
     from onnxopt.errors import UsageError
-    from onnxopt.runtime.adapter import load_runtime
+    from onnxopt.runtime.adapter import install_hint, load_runtime
 
     runtime = load_runtime(target)
     if runtime is None:
-        raise UsageError(f"target '{target.name}' cannot run on this machine, so nothing can be timed")
+        hint = install_hint(target)
+        raise UsageError(f"target '{target.name}' cannot run on this machine, so nothing can be timed{hint}")
     return runtime
 
 

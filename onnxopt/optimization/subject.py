@@ -19,7 +19,7 @@ from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.graph import Array, Graph
 from onnxopt.placement.retarget import is_quantized
 from onnxopt.runtime import host
-from onnxopt.runtime.adapter import Feeds, Runtime, Session, load_runtime
+from onnxopt.runtime.adapter import Feeds, Runtime, Session, install_hint, load_runtime
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets import Target
 
@@ -86,7 +86,9 @@ class Subject:
     @property
     def why_not_run(self) -> str:
         """Why outputs are not compared and nothing is scored; empty where they are."""
-        return "" if self.runtime is not None else self.cannot_run or "the target cannot run here"
+        if self.runtime is not None:
+            return ""
+        return self.cannot_run or f"the target cannot run here{install_hint(self.target)}"
 
     def macs(self, graph: Graph) -> int:
         """MACs of another graph at the same sizes."""

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.util import find_spec
 from typing import Any
 
 from onnxopt.analysis.cost import Cost
@@ -14,7 +13,7 @@ from onnxopt.evaluation.inputs import fill_batch
 from onnxopt.graph import Graph, Node
 from onnxopt.profiling.mapping import Mapping, Place
 from onnxopt.profiling.peaks import Peaks, measure_peaks
-from onnxopt.runtime.adapter import Feeds, load_runtime
+from onnxopt.runtime.adapter import Feeds, install_hint, load_runtime
 from onnxopt.runtime.kernel_time import KernelTime, Profiler, undisturbed
 from onnxopt.targets import Target
 
@@ -141,8 +140,7 @@ def profile_model(
     """
     runtime = load_runtime(target)
     if runtime is None:
-        missing = "openvino" in (target.adapter or "") and find_spec("openvino") is None
-        hint = "; pip install 'onnxopt[openvino]'" if missing else ""
+        hint = install_hint(target)
         raise UsageError(f"target '{target.name}' cannot run on this machine, so nothing can be timed{hint}")
     if not isinstance(runtime, Profiler):
         raise UsageError(f"the runtime of target '{target.name}' does not say how long its kernels take")

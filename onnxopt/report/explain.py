@@ -14,7 +14,7 @@ from onnxopt.errors import UsageError
 from onnxopt.evaluation import measure
 from onnxopt.graph import Graph, label
 from onnxopt.report.table import count_text, table
-from onnxopt.runtime.adapter import Kernels, load_runtime
+from onnxopt.runtime.adapter import Kernels, install_hint, load_runtime
 from onnxopt.targets import Target
 
 NOTHING = "nothing is quantized: the model holds no Q/DQ; `onnxopt run --passes quantize` puts them in"
@@ -91,6 +91,7 @@ def explain_model(
     runtime = load_runtime(target)
     if runtime is None and not target.checker:
         missing = f"use {target.machine}" if target.machine is not None else "install its runtime"
+        missing += install_hint(target)
         raise UsageError(f"target '{target.name}' cannot run here, so nothing can be read back; {missing}")
     costs = measure.cost(graph, target, inputs or ())
     reasons = Reasons(graph, target)

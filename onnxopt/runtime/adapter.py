@@ -13,6 +13,7 @@ from onnxopt.graph import Array
 from onnxopt.runtime import host
 from onnxopt.targets import Target
 
+_EXTRAS = {"openvino": "onnxopt[openvino]"}  # package to the name under which onnxopt asks for it
 Feeds = Mapping[str, Array]
 Model = onnx.ModelProto | bytes | str | Path
 
@@ -74,11 +75,34 @@ def load_runtime(target: Target) -> Runtime | None:
     """
     if target.runtime is not None:
         return cast("Runtime", target.runtime)
-    foreign = target.machine is not None and not target.machine.fits(host.architecture(), host.features())
-    if foreign or not target.adapter:
+    if _is_foreign(target):
         return None
-    module, _, name = target.adapter.partition(":")
     try:
-        return cast("Runtime", getattr(import_module(module), name)())
+        return _made(target)
     except ImportError:
         return None
+
+
+def install_hint(target: Target) -> str:
+    """What to install for the target to run here, as the end of a sentence; empty where no package is what it lacks."""
+    if target.runtime is not None or _is_foreign(target):
+        return ""
+    try:
+        _made(target)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        return f"; pip install '{_EXTRAS.get(package, package)}'" if package else ""
+    except ImportError:  # there, but broken
+        return ""
+    return ""
+
+
+def _is_foreign(target: Target) -> bool:
+    """Whether it is for other machines than this one, or for none that onnxopt can use."""
+    foreign = target.machine is not None and not target.machine.fits(host.architecture(), host.features())
+    return foreign or not target.adapter
+
+
+def _made(target: Target) -> Runtime:
+    module, _, name = target.adapter.partition(":")
+    return cast("Runtime", getattr(import_module(module), name)())

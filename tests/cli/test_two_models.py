@@ -1,6 +1,7 @@
 """`onnxopt compare`, `bench` and `bisect` on models that differ in a known way."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -90,6 +91,16 @@ def test_bench(onnxopt, net, off_by_tenth):
     assert timed["runtime"].startswith("onnxruntime ")
     assert timed["models"][0]["speedup"] == 1
     assert all(m["median_ms"] > 0 for m in timed["models"])
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"), [("openvino", "timed; pip install 'onnxopt[openvino]'"), ("tensorrt", "timed\n")]
+)
+def test_bench_says_what_to_install(onnxopt, net, monkeypatch, target, hint):
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not there: importing it fails
+    result = onnxopt("bench", net, "--target", target)
+    assert result.exit_code == 2
+    assert hint in result.stderr
 
 
 def test_a_fixed_batch(onnxopt, net_text, store):
