@@ -68,6 +68,11 @@ class TestScores:
         report = classify(target="tensorrt", samples=4).report
         assert any("target tensorrt cannot run here: ONNX Runtime runs the graph" in w for w in report.warnings)
 
+    def test_a_target_whose_package_is_not_installed(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not there: importing it fails
+        report = classify(target="openvino", samples=4).report
+        assert any(w.endswith("as it is written; pip install 'onnxopt[openvino]'") for w in report.warnings)
+
     def test_a_batch_that_the_user_fixes(self):
         report = classify(input_shapes={"input": (4, 3, 64, 64)}, samples=6).report
         assert (report.speed.batch, report.data["samples"]) == (4, 6)
@@ -179,8 +184,17 @@ class TestBadInput:
     def test_a_class_that_the_model_does_not_have(self, tmp_path):
         shutil.copy(next((TESTDATA / "patches" / "val").iterdir()), tmp_path / "a.jpg")
         (tmp_path / "a.csv").write_text("file,label\na.jpg,10\n")
-        with pytest.raises(UsageError, match="a sample is labelled 10, but the model has 10 classes"):
+        with pytest.raises(UsageError, match=r"a\.csv, line 2: a sample is labelled 10, but the model has 10 classes"):
             classify(data=tmp_path / "a.csv")
+
+    def test_a_score_of_nothing_is_explained(self, tmp_path):
+        shutil.copy(next((TESTDATA / "patches" / "val").iterdir()), tmp_path / "a.jpg")
+        said = classify(data=tmp_path, predictions=True, reference=CLASSIFIER).predictions.rows[0]["predicted"]
+        (tmp_path / "a.csv").write_text(f"file,label\na.jpg,{(said + 1) % 10}\n")
+        report = classify(data=tmp_path / "a.csv").report
+        assert report.score == 0
+        assert any("top1 is 0: nothing that the model says fits the labels" in said for said in report.warnings)
+        assert not any("top1 is 0" in said for said in classify().report.warnings)
 
     def test_an_empty_data_set(self, tmp_path):
         for name, message in (("", "there are no pictures"), ("a.csv", "names no pictures")):

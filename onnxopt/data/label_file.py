@@ -15,6 +15,8 @@ import numpy as np
 from onnxopt.data.sample import Array, Boxes, Categories, ImageInfo
 from onnxopt.errors import UsageError
 
+MOST_OF_BOX = 1.01  # share of the picture that a centre or size comes to, rounding included
+MOST_OF_CORNER = 2.0  # corners and keypoints of objects at the border may lie outside of the picture
 PERSON_SHARE = 0.53  # of its box that an object with keypoints covers, for OKS, as Ultralytics has it
 
 
@@ -72,6 +74,20 @@ class LabelFile:
                 raise ValueError(f"{len(values)} numbers after the class, where kpt_shape asks for {wanted}")
         elif len(values) != 4 and (len(values) < 6 or len(values) % 2):
             raise ValueError(f"{len(values)} numbers after the class, where a box has 4 and an outline 6, 8, …")
+        self._check_shares(values)
+
+    def _check_shares(self, values: Array) -> None:
+        """Refuse pixels, which would be taken for objects far outside of the picture."""
+        boxed = self.keypoints is not None or len(values) == 4
+        box, corners = (values[:4], values[4:]) if boxed else (values[:0], values)
+        if self.keypoints is not None:
+            corners = corners.reshape(-1, self.keypoints[1])[:, :2]
+        for most, found in ((MOST_OF_BOX, box), (MOST_OF_CORNER, corners)):
+            if (found > most).any():
+                raise ValueError(
+                    f"{found.max():g} is no share of the picture's size; divide x and width by the picture's width in "
+                    "pixels, y and height by its height"
+                )
 
     def _boxes(self, classes: list[int], rows: list[Array], image: ImageInfo) -> Boxes:
         size = np.asarray([image.width, image.height], np.float64)

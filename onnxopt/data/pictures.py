@@ -38,10 +38,17 @@ UNLABELLED = Known(None)
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file and its label."""
+    """A picture file and its label.
+
+    Attributes:
+        path: The file.
+        label: Its label.
+        where: File and line in which that stands, where one line of a file holds it.
+    """
 
     path: Path
     label: Label = UNLABELLED
+    where: str = ""
 
 
 @dataclass
@@ -80,7 +87,7 @@ class PictureSource:
         except UNREADABLE_PICTURE as error:
             self._skip(index, error)
             return None
-        return Sample({self.input.spec.name: tensor}, picture.label.read(image), image)
+        return Sample({self.input.spec.name: tensor}, picture.label.read(image), image, picture.where)
 
     def _skip(self, index: int, error: Exception) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

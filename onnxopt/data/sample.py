@@ -122,8 +122,15 @@ class Sample:
         feeds: One array per model input, of the input's dtype and shape with a batch of 1.
         label: The class number, `Boxes` for detectors, whatever the source gave, or None.
         image: The picture behind the feeds, where there is one.
+        where: File and line in which the label stands, for messages; empty where there is no such line.
     """
 
     feeds: dict[str, Array]
     label: Any = None
     image: ImageInfo | None = None
+    where: str = ""
+
+    @property
+    def place(self) -> str:
+        """What a message about the label names: its line, else the picture, else nothing."""
+        return self.where or (str(self.image.path) if self.image is not None else "")

@@ -30,7 +30,7 @@ def list_table(path: Path, role: Role = "evaluation") -> tuple[list[Picture], li
         if found is None:
             missing.append(f"skipped {row.name}: named in {path}, but there is no such file")
         else:
-            pictures.append(Picture(found, label))
+            pictures.append(Picture(found, label, row.where))
     if not pictures and missing:
         raise UsageError(f"none of the {len(missing)} pictures that {path} names was found; looked in {lookup}")
     if not pictures:

@@ -7,8 +7,9 @@ from typing import Any
 from onnxopt import gates
 from onnxopt.data import Feeds
 from onnxopt.evaluation.agreement import Comparison
+from onnxopt.evaluation.decoding import Decoder, parse_decoder
 from onnxopt.evaluation.interval import Interval, drop_interval, score_interval
-from onnxopt.evaluation.metrics import Metric, Score
+from onnxopt.evaluation.metrics import PERCENT, Metric, Score
 from onnxopt.optimization.subject import Subject
 from onnxopt.report.evaluation import Compared, Evaluation, Speed
 from onnxopt.runtime import latency
@@ -28,6 +29,23 @@ def add_score(report: Evaluation, metric: Metric, score: Score) -> None:
     report.metric, report.lower_is_better, report.point = metric.name, metric.lower_is_better, metric.point
     report.score, report.details = score.value, dict(score.details())
     report.interval = score_interval(evidence) if evidence is not None else None
+
+
+def nothing_fits(metric: Metric, score: Score, decode: str | None, usual: Decoder | None) -> list[str]:
+    """What to look at where not a single answer is right, which no trained model deserves.
+
+    Args:
+        metric: What was measured.
+        score: Of the model.
+        decode: Decoder that the user named.
+        usual: The one that is found where none is named.
+    """
+    if score.value != 0 or metric.lower_is_better or metric.point != PERCENT:
+        return []
+    said = f"{metric.name} is 0: nothing that the model says fits the labels; `onnxopt doctor` tells what may be wrong"
+    if decode is not None and usual is not None and usual.name != parse_decoder(decode)[0]:
+        said += f", and without --decode the outputs are read by '{usual.name}'"
+    return [said]
 
 
 def compared(reference: Subject, comparison: Comparison, metric: Metric | None, scores: Sequence[Score]) -> Compared:

@@ -20,9 +20,9 @@ from onnxopt.optimization.subject import Subject
 from onnxopt.report.evaluation import Evaluation, Speed
 from onnxopt.report.findings import Findings
 from onnxopt.runtime import host
-from onnxopt.runtime.adapter import Session, processor_of
+from onnxopt.runtime.adapter import Session, install_hint, processor_of
 from onnxopt.runtime.ort import OrtSession
-from onnxopt.scoring.outcome import add_score, compared, described, judge, with_latency
+from onnxopt.scoring.outcome import add_score, compared, described, judge, nothing_fits, with_latency
 
 Progress = Callable[[int, int], object]
 
@@ -66,6 +66,7 @@ class Work:
         if subject.runtime is None:
             self.warnings.append(
                 f"target {subject.target.name} cannot run here: ONNX Runtime runs the graph as it is written"
+                f"{install_hint(subject.target)}"
             )
         elif getattr(subject.runtime, "processor", ""):
             self.warnings.append("samples travel to the device and back, and the speed includes that")
@@ -112,8 +113,7 @@ class Work:
             self._refuse_unjudged(next(iter(self.samples)))
         elif not agreement and next(iter(self.samples)).label is not None:
             self.warnings.append("the labels do not suit what the model gives: nothing is scored by them")
-        untimed = "" if self.subject.runtime is not None else "the target cannot run here"
-        gates.check_judgeable(self.gates, metric=self.metric, cannot_time=untimed)
+        gates.check_judgeable(self.gates, metric=self.metric, cannot_time=self.subject.why_not_run)
         for gate in self.gates:
             if self.reference is None and gate.needs_reference:
                 raise UsageError(f"--require: {gate} is read against the float model; give it with --reference")
@@ -148,7 +148,7 @@ class Work:
         timed = [Timed(self._session(subject), self.batch) for subject in subjects]
         scorings = [Scoring(self.metric) for _ in subjects] if self.metric is not None else []
         comparison = Comparison(self.metadata, self.reader.decode) if self.reference is not None else None
-        count, task = 0, None
+        count, task, usual = 0, None, None
         for sample, outputs in run_all(timed, self.samples):
             # The float model comes first: by its outputs the decoder is told.
             for scoring, given in reversed(list(zip(scorings, outputs, strict=False))):
@@ -158,10 +158,13 @@ class Work:
             if predictions is not None:
                 predictions.update(outputs[0], sample)
             task = task or self.reader.task(outputs[-1], sample.feeds)
+            usual = usual or Reader(self.metadata).decoder(outputs[-1], sample.feeds)
             count += 1
             if progress is not None:
                 progress(count, len(self.samples))
         scores = [scoring.finish() for scoring in scorings]
+        if self.metric is not None:
+            self.warnings += nothing_fits(self.metric, scores[0], self.reader.decode, usual)
         report = self._report(count, task, timed[0])
         if self.metric is not None:
             add_score(report, self.metric, scores[0])

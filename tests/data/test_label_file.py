@@ -26,6 +26,11 @@ def test_outlines_are_those_of_all_objects_or_none(tmp_path):
     assert read(tmp_path, "").outlines == []
 
 
+def test_what_reaches_over_the_border_a_little_is_read(tmp_path):
+    assert len(read(tmp_path, "0 0.5 0.5 1.0000001 1\n1 -0.1 0.2 1.2 0.2 0.4 1.1\n")) == 2
+    assert len(read(tmp_path, "0 0.5 0.5 0.2 0.4 0.5 0.9 2 1.1 0.5 1\n", (2, 3))) == 1
+
+
 def test_keypoints_with_and_without_visibility(tmp_path):
     boxes = read(tmp_path, "0 0.5 0.5 0.2 0.4  0.1 0.2 2  0.3 0.4 0\n1 0.5 0.5 0.2 0.4\n", (2, 3))
     np.testing.assert_allclose(boxes.keypoints, [[[2, 2, 2], [6, 4, 0]], np.zeros((2, 3))])
@@ -45,6 +50,10 @@ def test_keypoints_with_and_without_visibility(tmp_path):
         ("0 0.5 0.5 0.2", None, "3 numbers after the class, where a box has 4"),
         ("0 0.5 0.5 nan 0.2", None, "not a number"),
         ("0 a b c d", None, "could not convert"),
+        ("0 10 5 4 2", None, "line 1: 10 is no share of the picture's size; divide x and width by"),
+        ("0 0.5 0.5 1.2 0.4", None, "1.2 is no share"),
+        ("0 1 1 5 1 5 4", None, "5 is no share"),
+        ("0 0.5 0.5 0.2 0.4 0.5 9 2 0 0 0", (2, 3), "9 is no share"),
         ("0 0.5 0.5 0.2 0.4 0.1", (2, 3), "5 numbers after the class, where kpt_shape asks for 10"),
     ],
 )

@@ -149,6 +149,7 @@ class TestCoco:
         [
             ("{", "not a readable json"),
             ("[]", "not a COCO json"),
+            ("[" * 100_000, "val.json is not a COCO json: it is nested too deep"),
             (coco(images=[{"id": 1}]), "not laid out as a COCO json: one of its entries has no 'file_name'"),
             (coco(images=[{"id": 1, "file_name": "a.png"}] * 2), "several images have the same id"),
             (coco(categories=[]), "annotation 1 cannot be read: its category_id 7 is none of the 0 categories"),
@@ -286,6 +287,7 @@ class TestUltralytics:
             ("train: images/train\nnames: [a, b]", "has no 'val', which is needed here; it has train"),
             ("- a", "not an Ultralytics data.yaml"),
             ("a: [", "not a readable yaml file"),
+            ("a: " + "[" * 2000, "not an Ultralytics data.yaml: it is nested too deep"),
             ("val: images/val", "'names' should list the classes"),
             ("val: images/nowhere\nnames: [a]", "'val' names .*nowhere, which is neither"),
             ("val: labels\nnames: [a]", "'val' holds no pictures"),
@@ -301,6 +303,7 @@ class TestUltralytics:
             ("0 0.5 0.5 x 0.4", "line 1: could not convert"),
             ("0 0.5 0.5 0.4", "line 1: 3 numbers after the class"),
             ("0 0.5 0.5 0.4 nan", "line 1: not a number"),
+            ("0 5 5 2 4", "val.txt, line 1: 5 is no share of the picture's size"),
             ("\n2 0.5 0.5 0.2 0.4", "line 2: class 2 is not among the 2 names"),
         ],
     )

@@ -12,7 +12,7 @@ from onnxopt.evaluation.decoding.decoder import (
     Thresholds,
     class_names,
 )
-from onnxopt.evaluation.decoding.find import DECODERS, Reader, families
+from onnxopt.evaluation.decoding.find import DECODERS, Reader, families, parse_decoder
 from onnxopt.evaluation.decoding.readings import Classes, Detections, Reading, Text, rotated_corners
 from onnxopt.evaluation.decoding.suppression import overlap
 
@@ -35,5 +35,6 @@ __all__ = [
     "class_scores",
     "families",
     "overlap",
+    "parse_decoder",
     "rotated_corners",
 ]

@@ -153,7 +153,8 @@ def find_objectness(head: Head, options: Mapping[str, str], *, anchors: int) -> 
     masks = find_extra(head, "segment", {}) if anchors == 3 and prototypes(head) else None
     for output, (rows, columns) in _tables(head):
         usual = rows % anchors == 0 and rows // anchors in grids
-        if columns < BOX + 2 or not (usual or head.named):
+        # Named, it need not have the usual number of cells; but then one that is a table the wrong way round is not it.
+        if columns < BOX + 2 or not (usual or (head.named and rows > columns)):
             continue
         known = len(head.class_names) if head.class_names and anchors == 3 else None
         for extra in filter(None, (masks, Extra("detect", 0, head.size))):

@@ -84,8 +84,16 @@ class Reader:
             if found is not None:
                 return found
         if name:
-            raise UsageError(f"decoder '{name}' does not fit {head.shapes()}; it reads {known[name].summary}")
+            raise UsageError(
+                f"decoder '{name}' does not fit {head.shapes()}; it reads {known[name].summary}{_other(head)}"
+            )
         return None
+
+
+def _other(head: Head) -> str:
+    """Which decoder fits where the one that the user named does not."""
+    found = Reader(head.metadata).decoder(head.outputs, head.feeds)
+    return f" (--decode {found.name} fits)" if found is not None else ""
 
 
 def families() -> dict[str, Family]:

@@ -41,6 +41,7 @@ def _rank(reader: Reader, outputs: Feeds, sample: Sample, name: str) -> int:
     if not isinstance(sample.label, int | np.integer):
         raise UsageError(f"metric {name} needs a class number with each sample, as a csv of file,label gives")
     if not 0 <= sample.label < scores.shape[1]:
-        raise UsageError(f"a sample is labelled {sample.label}, but the model has {scores.shape[1]} classes")
+        place = f"{sample.place}: " if sample.place else ""
+        raise UsageError(f"{place}a sample is labelled {sample.label}, but the model has {scores.shape[1]} classes")
     order = np.argsort(-scores[0], kind="stable")
     return int(np.flatnonzero(order == sample.label)[0])

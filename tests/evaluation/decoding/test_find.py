@@ -36,6 +36,12 @@ class TestNaming:
         turned = Reader(decode="yolo").decoder({"out": np.zeros((1, 9, 50), np.float32)}, FEEDS)
         assert (turned.columns_last, turned.class_count) == (False, 5)
 
+    def test_one_that_reads_the_other_way_round_is_refused_and_what_fits_is_named(self):
+        outputs = {"out": np.zeros((1, 12, CELLS), np.float32)}
+        for name in ("yolox", "yolov5"):
+            with pytest.raises(UsageError, match=rf"decoder '{name}' does not fit out .*\(--decode yolo fits\)"):
+                Reader(decode=name).decoder(outputs, FEEDS)
+
     def test_options(self):
         outputs = {"out": np.zeros((1, 4 + 1 + 10, CELLS), np.float32)}
         decoder = Reader(decode="yolo-pose{keypoints=5x2}").decoder(outputs, FEEDS)
