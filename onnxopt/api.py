@@ -61,8 +61,7 @@ def optimize(
         target: Name or table; default `ort`.
         data: What to calibrate and fit on: path, `Dataset`, or an iterable of feeds; see `--data`.
         eval_data: What to score on; default: the source's validation split, else held-out samples of `data`.
-        metric: A name such as `top1`, `module:function`, a function or an object; see `evaluation.metrics`. With a
-            budget the default is what suits the labels, and without any `agreement` with the float model.
+        metric: `top1`, `module:function`, a function …, or `agreement`; of a budget: what suits the labels, else that.
         max_drop: Accuracy budget, `"1%"` of the float score or points; see `evaluation.budget`.
         require: Gates that the result has to keep, such as `"map>=-1pt,speedup>=1.2"`; see `gates`.
         calibration_table: File of ranges. If it is there, only what it lacks is measured; else it is written.
