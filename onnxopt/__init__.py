@@ -4,9 +4,11 @@ The names below are the public API. They are imported when first used, so `impor
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as type checkers know it; `typing` is what would take longest to import here
 if TYPE_CHECKING:
+    from typing import Any
+
     from onnxopt.api import Result, optimize
     from onnxopt.calibration.table import CalibrationTable
     from onnxopt.errors import GateMissed, OnnxoptError, OptimizationError, UsageError
@@ -68,7 +70,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOME:
         raise AttributeError(f"module 'onnxopt' has no attribute '{name}'")
     return getattr(import_module(f"onnxopt.{_HOME[name]}"), name)

@@ -34,6 +34,8 @@ def imported(program: str) -> set[str]:
 
 def test_import_costs_nothing():
     assert imported("import onnxopt") == set()
+    program = "import sys; before = set(sys.modules); import onnxopt; print('typing' in set(sys.modules) - before)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"False\n"
 
 
 def test_the_public_names_are_there():
