@@ -79,7 +79,7 @@ class Lonely(Pass):
         parameters = [np.asarray(0.05, np.float32), np.asarray(0, np.uint8)]
         for node in graph.nodes_of("Relu", "Clip"):
             tensor, readers = node.outputs[0], graph.consumers(node.outputs[0])
-            for _ in range(8):
+            for _ in range(40):  # so that no noise hides it
                 codes = graph.add_node("QuantizeLinear", [tensor, *parameters]).outputs[0]
                 tensor = graph.add_node("DequantizeLinear", [codes, *parameters]).outputs[0]
                 tensor = graph.add_node("Tanh", [tensor]).outputs[0]

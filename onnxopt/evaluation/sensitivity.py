@@ -1,70 +1,94 @@
-"""How much each quantizer hurts, all of them in one session.
+"""How much quantizers hurt, in whichever company and with whichever ranges, all in one session.
 
-Behind every tensor x of a placement goes a switch:  x + m·(fq(x) - x),  where fq quantizes and dequantizes and m is
-an entry of one further graph input. With m one-hot, a run shows what that quantizer does to the outputs alone.
+Behind every tensor x of a placement goes a switch:  x + m·(fq(x) - x),  where fq quantizes and dequantizes. Scales,
+zero points and the entries m, 0 or 1, are inputs of the model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 
 import numpy as np
+from onnx import helper
 
 from onnxopt.calibration.table import CalibrationTable
-from onnxopt.evaluation.agreement import worst_sqnr
-from onnxopt.graph import Array, Graph, Variable
+from onnxopt.data import Feeds
+from onnxopt.evaluation.float_outputs import Run
+from onnxopt.graph import Graph, Tensor, Variable
 from onnxopt.placement import Placement
 from onnxopt.placement.emit import group_parameters
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets import Target
 
-SWITCH = "onnxopt_switches"
-Feeds = Mapping[str, Array]
+SCALES, ZEROS, SWITCHES = (f"onnxopt_{name}" for name in ("scales", "zeros", "switches"))
 
 
-def lone_sqnr(
-    graph: Graph, target: Target, placement: Placement, table: CalibrationTable, feeds: Sequence[Feeds]
-) -> dict[str, float]:
-    """SQNR of the worst output with one quantizer alone.
+class Switchboard:
+    """The float model with a quantizer behind every tensor of a placement; its weights stay float.
 
     Args:
         graph: The float model.
         target: Number format of activations.
         placement: The quantizers.
-        table: Their ranges.
-        feeds: Inputs to judge on; two or three suffice for an order.
+        table: Their ranges. Those given later are negative where these are, for that decides on the number format.
+        threads: Threads of the session.
 
-    Returns:
-        Tensor name to dB, per group of tensors that share a scale; all tensors of a group are switched together.
+    Attributes:
+        groups: Those that share a scale, by the name of their first tensor, in order of execution.
     """
-    groups = list(dict.fromkeys(t.group for t in placement.tensors.values()))
-    session = OrtSession(_switched(graph, target, placement, table, groups).to_proto(), threads=2)
-    wanted = [t.name for t in graph.outputs]
-    off = np.zeros(len(groups), np.float32)
-    references = [session.run({**f, SWITCH: off}, wanted) for f in feeds]
-    out = {}
-    for index, group in enumerate(groups):
-        switches = off.copy()
-        switches[index] = 1
-        runs = [session.run({**f, SWITCH: switches}, wanted) for f in feeds]
-        out[group] = worst_sqnr(references, runs)
-    return out
+
+    def __init__(
+        self, graph: Graph, target: Target, placement: Placement, table: CalibrationTable, *, threads: int = 1
+    ) -> None:
+        self.groups = tuple(dict.fromkeys(t.group for t in placement.tensors.values()))
+        self._target, self._placement = target, placement
+        self._outputs = [t.name for t in graph.outputs]
+        self._session = OrtSession(self._wired(graph, table).to_proto(), threads=threads)
+
+    def quantized(self, table: CalibrationTable, on: Collection[str]) -> Run:
+        """The model with some quantizers on.
+
+        Args:
+            table: Ranges of all tensors of the placement.
+            on: Groups whose quantizers are on.
+
+        Returns:
+            What runs it on a sample.
+        """
+        parameters = [group_parameters(self._target, self._placement, table, g) for g in self.groups]
+        settings = {
+            SCALES: np.array([scale for scale, _ in parameters], np.float32),
+            ZEROS: np.array([zero for _, zero in parameters], np.int32),
+            SWITCHES: np.array([group in on for group in self.groups], np.float32),
+        }
+
+        def run(feeds: Feeds) -> Feeds:
+            return self._session.run({**feeds, **settings}, self._outputs)
+
+        return run
+
+    def _wired(self, graph: Graph, table: CalibrationTable) -> Graph:
+        copy = graph.copy()
+        copy.sort()
+        tensors = {t.name: t for n in copy.nodes for t in n.outputs} | {t.name: t for t in copy.inputs}
+        kinds = {SCALES: np.float32, ZEROS: np.int32, SWITCHES: np.float32}
+        settings = [Variable(name, kind, [len(self.groups)]) for name, kind in kinds.items()]
+        copy.inputs.extend(settings)
+        for index, group in enumerate(self.groups):
+            dtype = group_parameters(self._target, self._placement, table, group)[1].dtype
+            members = [t.name for t in self._placement.tensors.values() if t.group == group]
+            scale, zero, switch = (
+                copy.add_node("Gather", [setting, np.asarray(index, np.int64)]).outputs[0] for setting in settings
+            )
+            to = helper.np_dtype_to_tensor_dtype(dtype)
+            zero = copy.add_node("Cast", [zero], {"to": to}).outputs[0]
+            for name in members:
+                _switch(copy, tensors[name], scale, zero, switch)
+        return copy
 
 
-def _switched(
-    graph: Graph, target: Target, placement: Placement, table: CalibrationTable, groups: Sequence[str]
-) -> Graph:
-    copy = graph.copy()
-    copy.sort()
-    switches = Variable(SWITCH, np.float32, [len(groups)])
-    tensors = {t.name: t for n in copy.nodes for t in n.outputs} | {t.name: t for t in copy.inputs}
-    copy.inputs.append(switches)
-    places = {group: i for i, group in enumerate(groups)}
-    for name, quantized in placement.tensors.items():
-        tensor, readers = tensors[name], copy.consumers(tensors[name])
-        parameters = group_parameters(target, placement, table, quantized.group)
-        codes = copy.add_node("QuantizeLinear", [tensor, *parameters]).outputs[0]
-        rounded = copy.add_node("DequantizeLinear", [codes, *parameters]).outputs[0]
-        error = copy.add_node("Sub", [rounded, tensor]).outputs[0]
-        switch = copy.add_node("Gather", [switches, np.asarray(places[quantized.group], np.int64)]).outputs[0]
-        scaled = copy.add_node("Mul", [error, switch]).outputs[0]
-        copy.replace_uses(tensor, copy.add_node("Add", [tensor, scaled]).outputs[0], readers)
-    return copy
+def _switch(graph: Graph, tensor: Tensor, scale: Tensor, zero: Tensor, switch: Tensor) -> None:
+    readers = graph.consumers(tensor)
+    codes = graph.add_node("QuantizeLinear", [tensor, scale, zero]).outputs[0]
+    rounded = graph.add_node("DequantizeLinear", [codes, scale, zero]).outputs[0]
+    error = graph.add_node("Sub", [rounded, tensor]).outputs[0]
+    scaled = graph.add_node("Mul", [error, switch]).outputs[0]
+    graph.replace_uses(tensor, graph.add_node("Add", [tensor, scaled]).outputs[0], readers)

@@ -1,7 +1,8 @@
 """Find the few layers whose quantization ruins the outputs, and keep them float.
 
 1. Quantize a copy of the graph and see whether it reaches its goals on held-out samples: the SQNR of its outputs to
-   the float model's, and with `--max-drop` a score that keeps to the budget. It does: done.
+   the float model's, that of the worst part of them (a detector's scores, say), and with `--max-drop` a score that
+   keeps to the budget. It does: done.
 2. Else rank the quantizers by what each does alone (see `evaluation.sensitivity`). Taking one out keeps the layers
    that write and read its tensor in float.
 3. Take out the worst one, two, four, … until the goal is reached, then halve the last step. Never more layers than
@@ -22,13 +23,14 @@ from onnxopt.calibration.measure import Ranging
 from onnxopt.calibration.store import complete
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import UsageError
-from onnxopt.evaluation.agreement import worst_sqnr
 from onnxopt.evaluation.budget import Judge
-from onnxopt.evaluation.sensitivity import lone_sqnr
+from onnxopt.evaluation.float_outputs import FloatOutputs
+from onnxopt.evaluation.sensitivity import Switchboard
 from onnxopt.graph import label
 from onnxopt.placement import FloatNodes, Placement, plan
 from onnxopt.placement.tail import FEATURE_OPS
 from onnxopt.placement.trial import quantized
+from onnxopt.runtime.host import cores
 from onnxopt.runtime.ort import OrtSession
 
 RANKED_ON, JUDGED_ON = 1, 4  # held-out samples
@@ -127,8 +129,7 @@ class _Search:
         self.table = context.get(CalibrationTable)
         assert context.holdout is not None
         self.feeds = [s.feeds for s in context.holdout.take(JUDGED_ON)]
-        reference = OrtSession(graph.to_proto(), threads=2)
-        self.references = [reference.run(f) for f in self.feeds]
+        self.wanted = FloatOutputs(graph, self.feeds, threads=cores())
 
     def run(self) -> tuple[str, ...]:
         """Reach one goal after the other; a later one goes on from where an earlier one was reached."""
@@ -164,8 +165,8 @@ class _Search:
 
     def quality(self, names: Sequence[str]) -> float:
         """SQNR of the quantized graph with some nodes kept float, as its target's arithmetic defines it."""
-        session = OrtSession(self.trial(names).to_proto(), threads=2)
-        return worst_sqnr(self.references, [session.run(f) for f in self.feeds])
+        session = OrtSession(self.trial(names).to_proto(), threads=cores())
+        return self.wanted.worst_sqnr_db(session.run)
 
     def trial(self, names: Sequence[str]) -> Graph:
         """The graph quantized with some nodes kept float."""
@@ -177,7 +178,9 @@ class _Search:
         if not self.options.most:
             return [()]
         placement = plan(self.graph, self.context.target, self.context.get(Shapes))
-        ranked = lone_sqnr(self.graph, self.context.target, placement, self.table, self.feeds[:RANKED_ON])
+        board = Switchboard(self.graph, self.context.target, placement, self.table, threads=cores())
+        wanted = FloatOutputs(self.graph, self.feeds[:RANKED_ON], threads=cores())
+        ranked = {group: wanted.worst_sqnr_db(board.quantized(self.table, {group})) for group in board.groups}
         cost = self.context.get(Cost)
         allowed = self.options.most * cost.total_macs
         steps: list[tuple[str, ...]] = [()]

@@ -13,13 +13,14 @@ SIMPLIFY = NamedPipeline(
 QUANTIZE = NamedPipeline(
     name="quantize",
     summary="Calibrate and insert Q/DQ pairs so that the target runs the model in int8.",
-    text="strip-qdq,upgrade-opset,simplify,sink-upsample,lower,equalize,calibrate,keep-float,tune,insert-qdq,"
-    "recover,merge-duplicates,eliminate-dead,convert-fp16{precision=fp32}",
+    text="strip-qdq,upgrade-opset,simplify,sink-upsample,lower,equalize,calibrate,fit-ranges,keep-float,tune,"
+    "insert-qdq,recover,merge-duplicates,eliminate-dead,convert-fp16{precision=fp32}",
     options={
         "high_precision": "upgrade-opset.precision, convert-fp16.precision",
         "keep_io": "convert-fp16.keep_io",
         "method": "calibrate.method",
         "most": "keep-float.most",
+        "ranges": "fit-ranges.most",
         "percentile": "calibrate.percentile",
         "recover": "recover.level",
         "silu": "lower.silu",

@@ -11,7 +11,8 @@ from onnxopt.calibration.table import CalibrationTable
 from onnxopt.data import InputSpec, synthetic
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation.budget import Budget, Judge
-from onnxopt.evaluation.sensitivity import lone_sqnr
+from onnxopt.evaluation.float_outputs import FloatOutputs
+from onnxopt.evaluation.sensitivity import Switchboard
 from onnxopt.manager import check_requirements, run_pass
 from onnxopt.pass_api import Context
 from onnxopt.pipeline import resolve
@@ -81,7 +82,9 @@ def test_each_quantizer_is_judged_alone():
     graph, context, _ = searched(broken=True, most=1.0)
     placement = plan(graph, ORT, Shapes(*infer(graph)))
     feeds = [s.feeds for s in synthetic(INPUTS, 1)]
-    alone = lone_sqnr(graph, ORT, placement, context.get(CalibrationTable), feeds)
+    table = context.get(CalibrationTable)
+    board, wanted = Switchboard(graph, ORT, placement, table), FloatOutputs(graph, feeds)
+    alone = {group: wanted.worst_sqnr_db(board.quantized(table, {group})) for group in board.groups}
     assert min(alone, key=alone.get) == "d"
     assert alone["d"] < 5
     assert alone["b"] > 20

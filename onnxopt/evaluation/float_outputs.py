@@ -1,0 +1,54 @@
+"""What the float model gives on a few samples, held to compare one candidate after another with.
+
+Outputs are taken apart where their columns mean different things (see `Decoder.parts`): the boxes of a detector, in
+pixels, are so much larger than its scores that together they would hide all errors of these.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from onnxopt.data import Feeds
+from onnxopt.evaluation.agreement import DistanceSums
+from onnxopt.evaluation.decoding import Reader
+from onnxopt.graph import Graph
+from onnxopt.runtime.ort import OrtSession
+
+Run: TypeAlias = Callable[[Feeds], Feeds]
+
+
+class FloatOutputs:
+    """The float model's outputs; memory grows with the number of samples.
+
+    Args:
+        graph: The float model.
+        samples: Its inputs, per sample.
+        threads: Threads of the session.
+    """
+
+    def __init__(self, graph: Graph, samples: Sequence[Feeds], *, threads: int = 1) -> None:
+        session = OrtSession(graph.to_proto(), threads=threads)
+        self._reader = Reader(graph.metadata)
+        self._wanted = [(feeds, self._reader.parts(session.run(feeds), feeds)) for feeds in samples]
+
+    def sqnr_db(self, run: Run) -> dict[str, float]:
+        """SQNR of each part of the outputs, in dB: infinite where all are equal, minus infinite where it is no number.
+
+        Args:
+            run: The candidate: from a sample's inputs to its outputs.
+        """
+        sums: dict[str, DistanceSums] = {}
+        for feeds, wanted in self._wanted:
+            given = self._reader.parts(run(feeds), feeds)
+            for name, values in wanted.items():
+                sums.setdefault(name, DistanceSums()).update(values, given[name])
+        found = {name: each.result().sqnr_db for name, each in sums.items()}
+        return {name: -math.inf if math.isnan(db) else db for name, db in found.items()}
+
+    def worst_sqnr_db(self, run: Run) -> float:
+        """SQNR of the part that suffers most, in dB; infinite where all are equal or none is float."""
+        return min(self.sqnr_db(run).values(), default=math.inf)
+
+    def noise(self, run: Run) -> float:
+        """Power of the error over that of the signal, summed over the parts: 0 where all are equal."""
+        return sum(10 ** (-db / 10) for db in self.sqnr_db(run).values())
