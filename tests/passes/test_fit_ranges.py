@@ -84,7 +84,7 @@ def test_outliers_that_nobody_reads_are_cut_off():
 
 def test_the_resolved_shares_need_no_search():
     _, context, _, record = fitted()
-    graph, again, _, repeated = fitted(shares=record.options["shares"])
+    _, again, _, repeated = fitted(shares=record.options["shares"])
     assert "sqnr_db" not in repeated.details
     tables = [c.get(CalibrationTable) for c in (context, again)]
     assert [tables[0][n] for n in tables[0]] == [tables[1][n] for n in tables[1]]
