@@ -17,6 +17,7 @@ from onnxopt.calibration.methods import (
     needs_histogram,
 )
 from onnxopt.calibration.table import CalibrationEntry, CalibrationTable
+from onnxopt.calibration.useful import useful_part
 from onnxopt.data import Dataset
 from onnxopt.graph import Graph
 from onnxopt.targets import Target
@@ -57,6 +58,7 @@ def measure_ranges(
     table = CalibrationTable()
     table.statistics = statistics
     sources = {d.name: d.sources for d in plan.derived}
+    tensors = {t.name: t for n in graph.nodes for t in n.outputs} | {t.name: t for t in graph.inputs}
     for name, seen in statistics.items():
         kind = target.format_from(min(0.0, seen.minimum))
         scheme = Scheme(kind.dtype, kind.symmetric)
@@ -65,5 +67,6 @@ def measure_ranges(
             method, chosen = best_method(seen, percentile=ranging.percentile, scheme=scheme)
         else:
             chosen = compute_range(seen, method, percentile=ranging.percentile, scheme=scheme)
+        chosen = useful_part(graph, tensors[name])(chosen)
         table[name] = CalibrationEntry(chosen.low, chosen.high, method, seen.images, sources.get(name, ()))
     return table, len(plan.measured)
