@@ -66,6 +66,7 @@ class Commands(click.Group):
         except OnnxoptError as error:
             if ctx.params["debug"]:
                 raise
+            _end_if_interrupted(error)
             click.echo("\n".join([f"Error: {error}", *_notes(error)]), err=True)
             ctx.exit(error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -78,6 +79,7 @@ class Commands(click.Group):
         except Exception as error:
             if ctx.params["debug"]:
                 raise
+            _end_if_interrupted(error)
             kind = type(error).__name__
             click.echo(
                 f"Error: onnxopt has a fault ({kind}: {error}).\n"
@@ -85,6 +87,19 @@ class Commands(click.Group):
                 err=True,
             )
             ctx.exit(1)
+
+
+def _end_if_interrupted(error: BaseException | None) -> None:
+    """End as after Ctrl-C where that is what is behind an error: packages in C++ make an ImportError of it.
+
+    Raises:
+        Exit: It is.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(130)
+        error = error.__cause__ or error.__context__
 
 
 def _notes(error: BaseException | None) -> list[str]:

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import lru_cache
 from math import ceil
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -210,14 +211,12 @@ class OpenVinoModel:
     def __init__(
         self, source: bytes | str, threads: int, *, precision: str | None = None, counted: bool = False
     ) -> None:
-        import openvino  # noqa: PLC0415
-
         config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         if precision is not None:
             config["INFERENCE_PRECISION_HINT"] = precision
         if counted:
             config["PERF_COUNT"] = True
-        core = openvino.Core()
+        core = _openvino_core()
         read = core.read_model(source)
         names = [o.get_names() for o in read.outputs]  # compiling may add the names of what is computed on the way
         self.compiled = core.compile_model(read, "CPU", config)
@@ -243,6 +242,19 @@ class OpenVinoModel:
             keys = ("layerType", "primitiveType", "originalLayersNames")
             found.append([str(info[key].astype(str)) if key in info else "" for key in keys])
         return found
+
+
+@lru_cache(maxsize=None)
+def _openvino_core() -> Any:
+    """The one core of this process.
+
+    Each further core would bring a CPU plug-in that gives this thread a stack for signals and takes it back when it
+    goes. Where they do not go in the opposite order of their coming, the thread is left with one that is unmapped, and
+    the next signal that Python handles, such as Ctrl-C, is a segmentation fault (OpenVINO 2026.4.1).
+    """
+    import openvino  # noqa: PLC0415  (a device has one of the runtimes)
+
+    return openvino.Core()
 
 
 def _dtype(kind: str) -> str:

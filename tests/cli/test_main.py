@@ -143,6 +143,17 @@ def test_interrupt(onnxopt, monkeypatch):
     assert onnxopt("passes", "list").exit_code == 130
 
 
+@pytest.mark.parametrize("kind", [ImportError, UsageError])
+def test_interrupt_that_a_package_made_an_error_of(onnxopt, monkeypatch, kind):
+    """Modules in C++ that are interrupted while they are imported say `ImportError: initialization failed`."""
+    error = kind("initialization failed")
+    error.__context__ = ImportError()
+    error.__context__.__cause__ = KeyboardInterrupt()
+    raising(monkeypatch, error)
+    result = onnxopt("passes", "list")
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
 def test_a_closed_pipe_is_no_fault():
     """`onnxopt … | head -0` ends quietly."""
     program = "import sys; from onnxopt.cli.main import main; main(['passes', 'list'])"

@@ -1,5 +1,8 @@
 """OpenVINO as a runtime: what comes out bears the names of the model's outputs."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -27,3 +30,26 @@ def test_outputs_bear_the_names_of_the_model(text):
     assert list(got) == list(wanted)
     for name, values in wanted.items():
         np.testing.assert_allclose(got[name], values, rtol=0.01)
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from onnxopt.runtime.openvino import OpenVinoSession
+sessions = [OpenVinoSession(sys.argv[1]) for _ in range(2)]
+del sessions[0], sessions[0]  # the first comes and goes first
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_after_sessions_have_gone_is_no_segmentation_fault(tmp_path):
+    """OpenVINO takes stacks for signals from under Python's handler where two of its cores overlap."""
+    model = tmp_path / "model.onnx"
+    model.write_bytes(parse_graph(IDENTITY, opset=21).to_proto().SerializeToString())
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, model], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
