@@ -8,8 +8,8 @@ what is not):
    whose interval ends lowest.
 3. `small`: the smallest file; of equal ones the faster.
 
-The Pareto front holds the candidates that no other beats both in speed and in what is lost. Speed is how many times
-faster than the model as given, round by round: what else the machine does falls out of it.
+The Pareto front holds the candidates that are faster, by more than the noise, than all on it that lose less. Speed is
+how many times faster than the model as given, round by round: what else the machine does falls out of it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -54,12 +54,15 @@ def fastest_by_target(kept: Iterable[Trial]) -> list[Trial]:
 
 
 def front(trials: Iterable[Trial]) -> list[Trial]:
-    """The Pareto front in speed and drop, the fastest first; of equal candidates the first."""
+    """The Pareto front in speed and drop, the fastest first; of equal candidates the first.
+
+    What loses more and is faster only inside the noise is not on it.
+    """
     best: list[Trial] = []
-    for trial in sorted(trials, key=_slowness):
-        if not best or trial.verdict.drop < best[-1].verdict.drop:
+    for trial in sorted(trials, key=lambda t: (t.verdict.drop, -t.speedup)):
+        if all(trial.beats(other) for other in best):
             best.append(trial)
-    return best
+    return best[::-1]
 
 
 def distinct(trials: Iterable[Trial]) -> list[Trial]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnxopt.auto.choice import Picks, front
 from onnxopt.auto.trial import Failed, Trial
+from onnxopt.report.findings import Findings as Beside
 from onnxopt.runtime.latency import Spread
 
 SCHEMA_VERSION = 1
@@ -20,6 +21,9 @@ class Findings:
         model: Name of the file, without its ending.
         digest: SHA-256 of the model as given.
         bytes: Its size.
+        parameters: Elements of its initializers.
+        macs: Its multiply-accumulates.
+        int8_share: Share of those that run in int8; None where that is not known.
         given: Its latency in ms.
         targets: Target to the version of its runtime.
         data: Where pictures come from, how many, and their digest.
@@ -36,11 +40,15 @@ class Findings:
         warnings: What a reader must know.
         seconds: How long it took, what an earlier search had done left out.
         reused: How many candidates an earlier search had done.
+        beside: What a page shows of balanced beside the model as given; None where it was not measured.
     """
 
     model: str
     digest: str
     bytes: int
+    parameters: int
+    macs: int
+    int8_share: float | None
     given: Spread
     targets: Mapping[str, str]
     data: Mapping[str, Any]
@@ -57,6 +65,7 @@ class Findings:
     warnings: Sequence[str] = ()
     seconds: float = 0.0
     reused: int = 0
+    beside: Beside | None = None
 
     @property
     def front(self) -> list[Trial]:
@@ -74,7 +83,14 @@ class Findings:
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "auto",
-            "model": {"source": self.model, "digest": self.digest, "bytes": self.bytes},
+            "model": {
+                "source": self.model,
+                "digest": self.digest,
+                "bytes": self.bytes,
+                "parameters": self.parameters,
+                "macs": self.macs,
+                "int8_share": self.int8_share,
+            },
             "given": {"latency_ms": self.given.median, "latency_spread_ms": self.given.spread},
             "targets": dict(self.targets),
             "data": {**self.data, "judged_on": self.judged_on},

@@ -1,7 +1,6 @@
 """What an HTML report shows of a search."""
 
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -9,19 +8,24 @@ from onnxopt.auto.findings import Findings
 from onnxopt.auto.trial import Trial
 from onnxopt.auto.words import advice
 from onnxopt.report.document import TIMES, Candidate, Document, Facts, Pareto, Row, Table, Tile
-from onnxopt.report.figure_rows import latency_row, score_row, smaller_row, tone_of_speed
-from onnxopt.report.table import bytes_text, count_text
+from onnxopt.report.figure_rows import latency_row, model_rows, score_row, tone_of_speed
+from onnxopt.report.findings import Findings as Beside
 
 
 def document(found: Findings) -> Document:
     """The page: advice, tiles, the pick beside the model as given, all candidates, and how to make them again."""
+    beside = found.beside or Beside()
     return Document(
         title=f"{found.model}: which model to ship",
         lines=tuple(advice(found)),
         tiles=_tiles(found),
         figures=_figures(found),
-        warnings=(*found.warnings, *([found.stopped] if found.stopped else [])),
+        warnings=(*found.warnings, *([found.stopped] if found.stopped else []), *beside.notes),
         pareto=pareto(found),
+        pictures=beside.pictures,
+        layers=beside.layers,
+        layers_text=beside.layers_text,
+        spectra=beside.spectra,
         facts=(
             Facts("Environment", tuple(found.environment.items())),
             Facts("Runtimes", tuple(found.targets.items())),
@@ -51,7 +55,7 @@ def _figures(found: Findings) -> Table | None:
     if found.picks is None:
         return None
     pick = found.picks.balanced
-    text = f"Of balanced: {pick.passes} on {pick.target}. What was not measured of the model as given is left empty."
+    text = f"Of balanced: {pick.passes} on {pick.target}."
     return Table("Before and after", ("before", "after"), tuple(_rows(found, pick)), text)
 
 
@@ -65,12 +69,7 @@ def _rows(found: Findings, pick: Trial) -> Iterator[Row]:
         sqnr = "equal" if pick.sqnr_db == math.inf else f"{pick.sqnr_db:.1f} dB"
         yield Row("SQNR of the worst output", ("", sqnr))
     yield latency_row(f"latency, {found.targets[pick.target]}", _latencies(found, pick), pick.speedup, pick.spread)
-    yield smaller_row("file size", found.bytes, pick.bytes, bytes_text)
-    file = found.files[pick.passes, pick.target]
-    if file.is_file():
-        yield smaller_row("compressed (zlib)", None, len(zlib.compress(file.read_bytes(), 9)), bytes_text)
-    yield smaller_row("multiply-accumulates", None, pick.macs, count_text)
-    yield smaller_row("parameters", None, pick.parameters, count_text)
+    yield from model_rows(found, pick, found.beside or Beside())
     yield Row("multiply-accumulates kept float for the budget", ("", f"{pick.kept_float:.1%}"))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from onnxopt import __version__, registry
+from onnxopt import __version__, model_io, registry
 from onnxopt.analysis.compensation import Studies
 from onnxopt.auto import search
 from onnxopt.auto.bench import PACKAGES, Bench, Question
@@ -19,6 +19,7 @@ from onnxopt.errors import GateMissed, OptimizationError, UsageError
 from onnxopt.gates import Gate, check_judgeable, judge_gates, named_metric, parse_gates
 from onnxopt.manager import Observer
 from onnxopt.optimization.subject import table_of
+from onnxopt.placement.retarget import is_quantized
 from onnxopt.runtime import host
 from onnxopt.runtime.adapter import load_runtime, processor_of
 from onnxopt.targets import Target
@@ -38,6 +39,7 @@ def auto(
     propose: Propose = search.propose,
     tell: Tell = lambda text: None,
     observers: Sequence[Observer] = (),
+    findings: bool = False,
 ) -> Findings:
     """Try what may make a model faster, and say which result to take.
 
@@ -50,6 +52,7 @@ def auto(
         propose: What to try next, from what was tried.
         tell: Is told what is going on, a line at a time.
         observers: Watch the passes.
+        findings: Measure what a page shows of balanced beside the model as given, too: layers, tensors, pictures.
 
     Raises:
         UsageError: The model, the data or the request cannot be used as given.
@@ -79,7 +82,8 @@ def auto(
         ranking = rank(benches, trials, store)
     except KeyboardInterrupt:
         stopped, ranking = stopped or INTERRUPTED, as_tried(benches, trials)
-    return _findings(benches, seeking, ranking, gates, stopped, time.monotonic() - began)
+    found = _findings(benches, seeking, ranking, gates, stopped, time.monotonic() - began)
+    return _with_beside(found, benches, tell) if findings else found
 
 
 def targets_of(target: str | Target) -> list[Target]:
@@ -98,6 +102,19 @@ def targets_of(target: str | Target) -> list[Target]:
     if not found:
         raise UsageError("no target's runtime is installed; pip install onnxruntime or openvino")
     return list(found.values())
+
+
+def _with_beside(found: Findings, benches: Mapping[str, Bench], tell: Tell) -> Findings:
+    """The same with what a page shows of balanced; without, where the search is interrupted before or meanwhile."""
+    if found.picks is None or found.stopped == INTERRUPTED:
+        return found
+    pick = found.picks.balanced
+    try:
+        tell("measuring what the page shows of balanced: layers, tensors, pictures")
+        graph = model_io.load(found.files[pick.passes, pick.target])
+        return replace(found, beside=benches[pick.target].optimization.findings(graph))
+    except KeyboardInterrupt:
+        return replace(found, stopped=INTERRUPTED)
 
 
 def _nothing(failed: Sequence[Failed]) -> str:
@@ -125,6 +142,9 @@ def _findings(
         model=Path(subject.graph.source).stem,
         digest=first.subject.digest or subject.graph.digest(),
         bytes=subject.figures.bytes,
+        parameters=subject.figures.parameters,
+        macs=subject.figures.macs,
+        int8_share=None if is_quantized(subject.graph) else 0.0,
         given=ranking.given,
         targets={name: bench.runtime.version for name, bench in benches.items()},
         data=samples.to_dict(),

@@ -21,7 +21,7 @@ from onnxopt.errors import UsageError
 from onnxopt.graph import Graph
 
 TRIAL, MODEL, NOTE = "trial.json", "model.onnx", "README"
-VERSION = 2  # of what is written; raised when it changes
+VERSION = 3  # of what is written; raised when it changes
 _NOTE = "What `onnxopt auto` has tried, by content. It may be deleted: then everything is tried anew.\n"
 
 

@@ -45,6 +45,7 @@ class Trial:
         undone: What was undone, and why.
         recipe: The resolved recipe, as TOML.
         seconds: How long it took.
+        int8_share: Share of the MACs that the runtime computes in int8; None where not known.
     """
 
     passes: str
@@ -64,6 +65,7 @@ class Trial:
     undone: tuple[str, ...]
     recipe: str
     seconds: float
+    int8_share: float | None = None
 
     @classmethod
     def of(cls, result: Result, passes: str, seconds: float) -> "Trial":
@@ -94,6 +96,7 @@ class Trial:
             undone=tuple(f"{s.text}: {s.reason}" for s in report.stages if not s.kept),
             recipe=str(result.recipe),
             seconds=seconds,
+            int8_share=after.int8_share,
         )
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxopt.cli.options import device_options, model_argument, shape_option
-from onnxopt.cli.reports import check_reports, report_option, write_reports
+from onnxopt.cli.reports import check_reports, report_option, wants_page, write_reports
 
 if TYPE_CHECKING:
     from onnxopt.auto import Findings
@@ -79,6 +79,7 @@ def auto(model: Path, **options: Any) -> None:
             minutes=options["minutes"],
             tell=lambda line: click.echo(line, err=True),
             observers=(Progress(sys.stderr),),
+            findings=wants_page(options["reports"]),
         )
     click.echo(f"\n{summary(found)}", err=True)
     _write(found, folder, options["reports"])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from onnxopt.report.document import TIMES, Row, Tone
 from onnxopt.report.findings import Findings, Resources
@@ -11,6 +11,26 @@ from onnxopt.report.table import bytes_text, count_text
 
 NOT_HERE = "not measurable here"
 NOTICEABLE = 0.01  # a ratio nearer to 1 is neither good nor bad news
+
+
+class Figures(Protocol):
+    """What is known of a model without its scores and times; see `run.Measured`."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+
+    @property
+    def parameters(self) -> int:
+        """Elements of its initializers."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+
+    @property
+    def int8_share(self) -> float | None:
+        """Share of those that run in int8; None where unknown."""
 
 
 def figure_rows(report: RunReport, found: Findings) -> Iterator[Row]:
@@ -24,6 +44,17 @@ def figure_rows(report: RunReport, found: Findings) -> Iterator[Row]:
     yield from _scores(report, before, after)
     yield from _agreement(report)
     yield _latency(report, before, after)
+    yield from model_rows(before, after, found)
+
+
+def model_rows(before: Figures, after: Figures, found: Findings) -> Iterator[Row]:
+    """Rows of what two models are made of, and of what they take.
+
+    Args:
+        before: The model as given.
+        after: The optimized one.
+        found: What was measured for the page alone.
+    """
     yield smaller_row("file size", before.bytes, after.bytes, bytes_text)
     first, second = found.before, found.after
     if first.compressed_bytes and second.compressed_bytes:
@@ -106,17 +137,15 @@ def tone_of_speed(gain: float, spread: float) -> Tone:
     return "good" if gain - 1 > spread else "bad" if 1 - gain > spread else ""
 
 
-def smaller_row(name: str, before: int | None, after: int, text: Callable[[int], str]) -> Row:
+def smaller_row(name: str, before: int, after: int, text: Callable[[int], str]) -> Row:
     """Something of which less is better.
 
     Args:
         name: What it is.
-        before: Of the model as given; None where that is not known.
+        before: Of the model as given.
         after: Of the optimized one.
         text: Writes it.
     """
-    if before is None:
-        return Row(name, ("", text(after)))
     if not before:
         return Row(name, (text(before), text(after)))
     ratio = after / before

@@ -15,12 +15,13 @@ from click.testing import CliRunner
 from onnxopt import UsageError, load
 from onnxopt.auto import Question, auto
 from onnxopt.auto.page import document
-from onnxopt.auto.seeking import TIME_UP
+from onnxopt.auto.seeking import INTERRUPTED, TIME_UP
 from onnxopt.auto.store import TRIAL
 from onnxopt.auto.words import advice, summary
 from onnxopt.auto.writing import as_json, write_front, write_models
 from onnxopt.cli.main import main
 from onnxopt.errors import GateMissed, OptimizationError
+from onnxopt.report.html import html
 
 TESTDATA = Path(__file__).parents[2] / "testdata"
 QUESTION = Question(
@@ -103,6 +104,33 @@ def test_models_front_and_report_are_written(found, tmp_path):
     report = json.loads(as_json(found))
     assert report["kind"] == "auto"
     assert len(report["candidates"]) == len(QUICK)
+
+
+def test_the_page_has_layers_and_pictures_of_the_pick(cache, found):
+    assert found.beside is None  # it was not asked for
+    shown = auto(QUESTION, cache, propose=listed(*QUICK), findings=True)
+    assert shown.reused == len(QUICK)
+    page = document(shown)
+    rows = {row.name: row.cells for row in page.figures.rows}
+    pick = load(shown.files[shown.picks.balanced.passes, shown.picks.balanced.target])
+    assert {node.name for node in pick.nodes if node.op == "Conv"} <= {layer.name for layer in page.layers}
+    assert len(page.pictures) > 1
+    assert all(picture.before and picture.after for picture in page.pictures)
+    assert all(before and after for before, after in (rows["compressed (zlib)"], rows["parameters"]))
+    assert rows["multiply-accumulates in int8"][0] == "0.0%"
+    assert len(html(page)) < 1.5e6
+
+
+def test_interrupted_while_the_page_is_measured_it_hands_back_the_models(cache, found):
+    def interrupt(line):
+        if "what the page shows" in line:
+            signal.raise_signal(signal.SIGINT)
+
+    stopped = auto(QUESTION, cache, propose=listed(*QUICK), findings=True, tell=interrupt)
+    assert stopped.stopped == INTERRUPTED
+    assert stopped.beside is None
+    assert [t.passes for t in stopped.trials] == [t.passes for t in found.trials]
+    assert stopped.picks is not None
 
 
 def test_what_is_said_names_the_pick_and_how_sure_it_is(found):

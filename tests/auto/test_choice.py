@@ -62,6 +62,14 @@ def test_the_front_holds_what_no_other_beats_in_both():
     assert front([FLOAT, beaten, SURE, FAST]) == [FAST, SURE, FLOAT]
 
 
+def test_what_is_faster_inside_the_noise_alone_is_not_on_the_front():
+    slow = trial("slow", 1.0, 0.001)
+    near = replace(trial("near", 1.2, 0.004), spread=0.3)
+    clear = trial("clear", 2.0, 0.008)
+    assert front([clear, near, slow]) == [clear, slow]
+    assert front([near, slow]) == [slow]
+
+
 def test_equal_models_count_once_under_the_shorter_pipeline():
     same = replace(SURE, passes="prune{macs=0.9},sure", digest=SURE.digest)
     elsewhere = replace(SURE, target="openvino")

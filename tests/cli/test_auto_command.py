@@ -40,7 +40,11 @@ def test_out_of_time_it_writes_what_it_has_and_says_how_to_go_on(model, tmp_path
     assert "run the same command again with more --minutes" in result.stderr
     assert "3 pictures are few to judge by" in result.stderr
     assert json.loads((tmp_path / "r.json").read_text())["stopped"] == "the time limit was reached"
-    assert "<svg" in (tmp_path / "r.html").read_text()
+    page = (tmp_path / "r.html").read_text()
+    assert "<svg" in page
+    assert "Layer by layer" in page
+    assert "data:image/" in page
+    assert len(page) < 1.5e6
     assert result.stdout == ""
     again = run(model, *DATA, "--minutes", "0", *reports)
     assert again.exit_code == 0, again.output
