@@ -79,7 +79,9 @@ def load_runtime(target: Target) -> Runtime | None:
         return None
     try:
         return _made(target)
-    except ImportError:
+    except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # what a module in C++ makes of one while it is imported
+            raise error.__cause__ from None
         return None
 
 
