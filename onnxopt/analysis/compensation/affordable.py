@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from onnxopt.analysis.compensation.reading import Reader
 from onnxopt.graph import Graph
 
-MEMORY = 2**31  # bytes of activations held at a time, in both walks together
+MEMORY = 2**31  # bytes of activations held at a time to fit on, in both walks together, and as many to judge on
 PICTURES = 128  # to fit on, at most
 VIEWS = 4
 JUDGED = 36  # held-out samples, at most

@@ -5,10 +5,15 @@ D(λ)_j = λ (½ H_jj + ½ mean H_jj):
 
 1. What is gone is made up for by what is left: W'_S = (W H_:S + W_S D(λ)) (H_SS + D(λ))⁻¹. The ridge pulls towards
    the original weights, not towards zero, so a layer that nothing is known about is left alone.
-2. What went wrong before the layer, e = t - W z - b, is made up for too: W'_S += Cov(e, z_S) (H_SS + D(μ))⁻¹ with a
-   far heavier ridge μ: errors differ from picture to picture, and few pictures say little about them.
+2. What went wrong before the layer, e = t - W z - b, is made up for too: W'_S += Cov(e, z_S) (H_SS + D(μ))⁻¹. Errors
+   differ from picture to picture, and few pictures say little about them; how little differs from layer to layer.
+   Where thousands of places of each picture are fitted to, a light ridge μ helps; in a layer with more unknowns than
+   pictures any correction learns the pictures by heart (μ = ∞: none). So several are offered, and samples that
+   nothing was fitted on choose (see `refitting`).
 3. The mean is restored: b' = E[t] - W' E[z].
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,7 +22,8 @@ from onnxopt.analysis.compensation.moments import Moments
 from onnxopt.analysis.compensation.reading import FloatArray
 
 RIDGE = 0.03
-CORRECTION_RIDGE = 1.0
+CORRECTION_RIDGE = 1.0  # where nothing can choose
+CORRECTION_RIDGES = (np.inf, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 
 
 def ridge_of(covariance: FloatArray, share: float) -> FloatArray:
@@ -41,23 +47,52 @@ def refit(
         bias: Old bias, [groups, columns]; None: the layer has none and gets none.
         kept: Which columns are left, [groups, length].
     """
+    return refits(moments, weight, bias, kept, (CORRECTION_RIDGE,))[0]
+
+
+def refits(
+    moments: Moments,
+    weight: FloatArray,
+    bias: FloatArray | None,
+    kept: BoolArray,
+    ridges: Sequence[float] = CORRECTION_RIDGES,
+) -> list[tuple[FloatArray, FloatArray | None]]:
+    """As `refit`, once for each ridge μ of the correction; infinite: errors from before are left as they are."""
+    found = []
+    steady = _made_up_for(moments, weight, kept)
+    for ridge in ridges:
+        matrix = steady if np.isinf(ridge) else steady + _corrections(moments, weight, kept, ridge)
+        found.append((matrix, None if bias is None else _shifted(moments, weight, bias, matrix)))
+    return found
+
+
+def _made_up_for(moments: Moments, weight: FloatArray, kept: BoolArray) -> FloatArray:
+    """Weights with which what is left stands in for what is gone."""
     out = np.zeros_like(weight)
-    shift = None if bias is None else bias.copy()
     for group, old in enumerate(weight):
-        left = np.flatnonzero(kept[group])
-        covariance = moments.covariance[group]
-        products = old @ covariance
+        left, covariance = np.flatnonzero(kept[group]), moments.covariance[group]
         damping = ridge_of(covariance, RIDGE)[left]
-        wanted = products[:, left] + old[:, left] * damping
-        out[group][:, left] = _solve(covariance, left, damping, wanted)
-        given = old @ moments.mean[group]
-        if moments.products is not None and moments.wanted is not None:
-            error = (moments.products[group] - products)[:, left]
-            out[group][:, left] += _solve(covariance, left, ridge_of(covariance, CORRECTION_RIDGE)[left], error)
-            given = moments.wanted[group] - (0.0 if bias is None else bias[group])
-        if shift is not None:
-            shift[group] += given - out[group] @ moments.mean[group]
-    return out, shift
+        out[group][:, left] = _solve(covariance, left, damping, old @ covariance[:, left] + old[:, left] * damping)
+    return out
+
+
+def _corrections(moments: Moments, weight: FloatArray, kept: BoolArray, ridge: float) -> FloatArray:
+    """What to add to weights for the errors from before the layer; zeros where no outputs are wanted."""
+    out = np.zeros_like(weight)
+    if moments.products is None:
+        return out
+    for group, old in enumerate(weight):
+        left, covariance = np.flatnonzero(kept[group]), moments.covariance[group]
+        error = moments.products[group][:, left] - old @ covariance[:, left]
+        out[group][:, left] = _solve(covariance, left, ridge_of(covariance, ridge)[left], error)
+    return out
+
+
+def _shifted(moments: Moments, weight: FloatArray, bias: FloatArray, matrix: FloatArray) -> FloatArray:
+    """The bias with which new weights give the mean that is wanted."""
+    wanted = moments.wanted if moments.wanted is not None else bias + np.einsum("gcl,gl->gc", weight, moments.mean)
+    shifted: FloatArray = wanted - np.einsum("gcl,gl->gc", matrix, moments.mean)
+    return shifted
 
 
 def _solve(covariance: FloatArray, left: IntArray, damping: FloatArray, wanted: FloatArray) -> FloatArray:

@@ -2,21 +2,30 @@
 
 Sequential: a layer is fitted on what it reads in the model as refitted so far, to what it gave in the model before.
 Where its output is added to another branch that is known by then, it is fitted to the sum before, so that errors
-which the other branch carries are made up for too. A channel that is gone has zeros in the weights of all that read
-it; the graph itself is cut in the end.
+which the other branch carries are made up for too. How far is chosen layer by layer on samples that nothing is fitted
+on: samples that earlier layers were fitted on show smaller errors than others, and seem easier to correct than they
+are. A channel that is gone has zeros in the weights of all that read it; the graph itself is cut in the end.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnxopt.analysis.channels.atoms import Kept
-from onnxopt.analysis.compensation.abreast import Abreast
-from onnxopt.analysis.compensation.fitting import refit
+from onnxopt.analysis.compensation.abreast import Abreast, errors_of
+from onnxopt.analysis.compensation.fitting import refits
 from onnxopt.analysis.compensation.reading import Reader
 from onnxopt.data import Feeds
 from onnxopt.graph import Graph
 
 
-def refit_readers(graph: Graph, before: Graph, readers: Sequence[Reader], kept: Kept, samples: Sequence[Feeds]) -> int:
+def refit_readers(
+    graph: Graph,
+    before: Graph,
+    readers: Sequence[Reader],
+    kept: Kept,
+    samples: tuple[Sequence[Feeds], Sequence[Feeds]],
+) -> int:
     """Refit, in place, every reader from the first that has lost channels on: the others make up for errors before.
 
     Args:
@@ -24,17 +33,20 @@ def refit_readers(graph: Graph, before: Graph, readers: Sequence[Reader], kept: 
         before: The model that it was.
         readers: In order of execution.
         kept: What is left.
-        samples: Inputs.
+        samples: To fit on, and to choose on how strongly errors are corrected.
 
     Returns:
         How many were refitted.
     """
     first = next((i for i, r in enumerate(readers) if not kept.all(r.roots)), len(readers))
     hurt = readers[first:]
-    walks = Abreast(before, graph, samples)
+    walks, judge = (Abreast(before, graph, feeds) for feeds in samples)
     for reader in hurt:
         weight, bias = reader.matrix(graph), reader.bias(graph)
         moments = walks.moments(reader, centred=bias is not None)
-        reader.write(graph, *refit(moments, weight, bias, kept.where(reader.roots)))
-        walks.past(reader.output(graph))
+        choices = refits(moments, weight, bias, kept.where(reader.roots))
+        errors = errors_of(judge.rows(reader), choices)
+        reader.write(graph, *choices[int(np.argmin(errors))])
+        for walk in (walks, judge):
+            walk.past(reader.output(graph))
     return len(hurt)

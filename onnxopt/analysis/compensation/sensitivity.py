@@ -58,7 +58,8 @@ class Lab:
         found: Its groups.
         readers: What reads free channels, in order of execution; empty where nothing is to be refitted.
         fit: Samples to fit on.
-        held_out: Samples to judge on.
+        held_out: Samples to judge on, and views of them.
+        pictures: These samples without the views.
     """
 
     graph: Graph
@@ -66,6 +67,7 @@ class Lab:
     readers: Sequence[Reader]
     fit: Sequence[Feeds]
     held_out: Sequence[Feeds]
+    pictures: Sequence[Feeds]
 
     def of_group(self, group: Group) -> list[Reader]:
         """The readers of a group's channels."""

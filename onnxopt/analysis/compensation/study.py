@@ -3,7 +3,8 @@
 1. Normalisations go into the weights before them, every layer gets a bias, linear streams are put into their best
    basis: the copy computes what the model does.
 2. Groups are ranked, and the damage of removing some of each is measured on held-out samples.
-3. After a choice, layers are refitted one by one, and the result is kept if held-out samples speak for it.
+3. After a choice, layers are refitted one by one, as far as held-out samples say, and the result is kept if they speak
+   for it.
 4. `apply` writes the numbers into the model and cuts it.
 """
 
@@ -110,8 +111,9 @@ class Study:
         sizes = (len(samples.fit), len(samples.held_out))
         numbers = plan(self._graph, readers, samples.nbytes, samples.macs, sizes, len(self.groups) * len(REMOVED))
         fit = _views(samples.fit.take(numbers.pictures), numbers.views)
-        held_out = _views(samples.held_out.take(numbers.judged), numbers.judged_views)
-        return Lab(self._graph, self.found, readers, fit, held_out)
+        judged = samples.held_out.take(numbers.judged)
+        held_out = _views(judged, numbers.judged_views)
+        return Lab(self._graph, self.found, readers, fit, held_out, [sample.feeds for sample in judged])
 
     def _turn_streams(self) -> None:
         names = {g.name for g in self.groups}
@@ -162,7 +164,8 @@ class Study:
         count, source = 0, self._graph
         if self._compensate:
             trial = self._graph.copy()
-            count = refit_readers(trial, self._graph, self._lab.readers, kept, self._lab.fit)
+            samples = (self._lab.fit, self._lab.pictures)
+            count = refit_readers(trial, self._graph, self._lab.readers, kept, samples)
             self._sharpen(trial, choice)
             after = self.damage(self._cut(trial.copy(), choice))
             if after < before:

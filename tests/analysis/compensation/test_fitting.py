@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxopt.analysis.compensation.elimination import Problem, energy_order, removal_order
-from onnxopt.analysis.compensation.fitting import _solve, refit
+from onnxopt.analysis.compensation.fitting import CORRECTION_RIDGES, _solve, refit, refits
 from onnxopt.analysis.compensation.moments import Sums
 
 
@@ -68,6 +68,18 @@ def test_errors_from_before_are_made_up_for_in_part():
     before = rows @ weight[0].T
     np.testing.assert_allclose(given.mean(axis=0), wanted.mean(axis=0), rtol=1e-4)
     assert np.square(given - wanted).mean() < 0.3 * np.square(before - before.mean(axis=0) - wanted + 2).mean()
+
+
+def test_the_lighter_the_ridge_the_more_is_made_up_for():
+    generator = np.random.default_rng(10)
+    rows, weight, bias = correlated(generator, 500, 8, 8), generator.standard_normal((1, 3, 8)), np.zeros((1, 3))
+    wanted = (1.5 * rows @ weight[0].T + 2).astype(np.float32)
+    found = refits(moments_of(rows, wanted), weight, bias, np.ones((1, 8), np.bool_))
+    errors = [float(np.square(rows @ matrix[0].T + shift - wanted).sum()) for matrix, shift in found]
+    assert list(CORRECTION_RIDGES) == sorted(CORRECTION_RIDGES, reverse=True)
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.01 * errors[0]
+    np.testing.assert_allclose(found[0][0], weight, atol=1e-9)  # without a correction only the mean is restored
 
 
 @pytest.mark.parametrize("case", ["dead channels", "one row", "all zero", "equal channels"])
