@@ -3,7 +3,8 @@
 How far a range should reach no statistic of its tensor tells: outliers that matter to one layer are noise to the next.
 
 1. Weights stay float, every quantizer gets a switch (see `evaluation.sensitivity`). One whose own noise already ruins
-   the outputs would drown all others and stays off: `keep-float` takes care of it.
+   the outputs would drown all others; its range is fitted alone. Where that does not help enough, it stays off:
+   `keep-float` takes care of it.
 2. With all others on, the range of each, those that cost most alone first, is made smaller step by step for as long as
    the noise of the outputs falls; where that does not help, larger. Ends beyond the new reach are cut off.
 3. What was found stays if it helps on held-out samples too.
@@ -12,7 +13,7 @@ Noise is the power of the error over that of the signal, summed over the parts o
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
@@ -31,7 +32,8 @@ from onnxopt.runtime.host import cores
 
 RANKED_ON, JUDGED_ON = 1, 8  # samples to fit on, and held-out ones
 RUINOUS = 12.0  # dB of the worst output with one quantizer alone
-STEP = 0.8  # of the reach
+COARSE = (0.8, 1.25)  # steps of the reach
+FINE = (0.92, 1.09)
 PATIENCE = 2  # noise does not fall evenly
 LEAST, LARGEST = 0.15, 1.6  # shares of the calibrated reach
 GAIN = 0.99  # of the noise; what is left above that is chance
@@ -122,13 +124,14 @@ class _Search:
         everything = self.board.quantized(self.table, self.board.groups)
         if self.wanted.worst_sqnr_db(everything) >= self.options.enough:
             return {}
-        reach: Reach = {}
-        least = self.noise(reach, self.wanted)
-        for name in self.ranked[: self.options.most]:
-            reach, least = self._fitted(name, reach, least)
+        reach = self._cured()
+        on = [name for name in self.ranked if self._is_sound(self.alone[name]) or name in reach]
+        least = self.noise(reach, on, self.wanted)
+        for name in on[: self.options.most]:
+            reach, least = self._fitted(name, reach, least, on)
         assert self.context.holdout is not None
         held_out = self._outputs(self.context.holdout.take(JUDGED_ON))
-        before, after = (self.noise(r, held_out) for r in ({}, reach))
+        before, after = (self.noise(r, on, held_out) for r in ({}, reach))
         self.context.record.details["sqnr_db"] = {"before": -_decibels(before), "fitted": -_decibels(after)}
         if reach and after > GAIN * before:
             self.context.note(
@@ -136,6 +139,20 @@ class _Search:
             )
             return {}
         return reach
+
+    def _cured(self) -> Reach:
+        """Reach of those that ruin the outputs, fitted alone, where it ends that."""
+        reach: Reach = {}
+        for name in self.ranked[: self.options.most]:
+            if not self._is_sound(self.alone[name]):
+                noise = self.noise({}, [name], self.wanted)
+                found, noise = self._fitted(name, {}, noise, [name])
+                found, noise = self._fitted(name, found, noise, [name], FINE)
+                reach |= found if self._is_sound(noise) else {}
+        return reach
+
+    def _is_sound(self, noise: float) -> bool:
+        return -_decibels(noise) >= RUINOUS
 
     def _outputs(self, samples: Iterable[Sample]) -> FloatOutputs:
         return FloatOutputs(self.graph, [s.feeds for s in samples], threads=cores())
@@ -149,31 +166,29 @@ class _Search:
 
     @cached_property
     def ranked(self) -> list[str]:
-        """Those that do not ruin the outputs, the noisiest first."""
-        sound = [name for name, noise in self.alone.items() if -_decibels(noise) >= RUINOUS]
-        return sorted(sound, key=lambda name: -self.alone[name])
+        """All of them, the noisiest first."""
+        return sorted(self.alone, key=lambda name: -self.alone[name])
 
-    @cached_property
-    def on(self) -> set[str]:
-        """Groups whose quantizers are on."""
-        return set().union(*(self.members[name] for name in self.ranked))
+    def noise(self, reach: Reach, on: Iterable[str], wanted: FloatOutputs) -> float:
+        """Noise of the outputs with some wider groups on."""
+        groups = set().union(*(self.members[name] for name in on))
+        return wanted.noise(self.board.quantized(_scaled(self.table, self.placement, reach), groups))
 
-    def noise(self, reach: Reach, wanted: FloatOutputs) -> float:
-        """Noise of the outputs."""
-        return wanted.noise(self.board.quantized(_scaled(self.table, self.placement, reach), self.on))
-
-    def _fitted(self, name: str, reach: Reach, least: float) -> tuple[Reach, float]:
+    def _fitted(
+        self, name: str, reach: Reach, least: float, on: Sequence[str], steps: Sequence[float] = COARSE
+    ) -> tuple[Reach, float]:
         """Make one range smaller, or else larger, until that has not helped `PATIENCE` times running."""
-        for step in (STEP, 1 / STEP):
-            best, share, misses = reach, 1.0, 0
+        before = reach
+        for step in steps:
+            share, misses = reach.get(name, 1.0), 0
             while misses < PATIENCE and LEAST <= (share := share * step) <= LARGEST:
-                noise = self.noise({**reach, name: share}, self.wanted)
+                noise = self.noise({**reach, name: share}, on, self.wanted)
                 if noise < least:
-                    best, least, misses = {**reach, name: share}, noise, 0
+                    reach, least, misses = {**reach, name: share}, noise, 0
                 else:
                     misses += 1
-            if best is not reach:
-                return best, least
+            if reach is not before:
+                break
         return reach, least
 
 
