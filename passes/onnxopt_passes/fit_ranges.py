@@ -30,7 +30,7 @@ from onnxopt.evaluation.sensitivity import Switchboard
 from onnxopt.placement import Placement, plan
 from onnxopt.runtime.host import cores
 
-RANKED_ON, JUDGED_ON = 1, 8  # samples to fit on, and held-out ones
+RANKED_ON, JUDGED_ON = 1, 8  # samples to rank on, and held-out ones
 RUINOUS = 12.0  # dB of the worst output with one quantizer alone
 COARSE = (0.8, 1.25)  # steps of the reach
 FINE = (0.92, 1.09)
@@ -60,8 +60,8 @@ class FitRanges(Pass):
     needs_data = True
 
     enough: float = option(default=25.0, help="Leave the ranges alone where all outputs have so many dB.")
-    most: int = option(default=24, help="Try so many ranges, those that cost most.", low=0)
-    samples: int = option(default=4, help="Fit on so many samples.", low=1)
+    most: int = option(default=16, help="Try so many ranges, those that cost most.", low=0)
+    samples: int = option(default=8, help="Fit on so many samples.", low=1)
     shares: tuple[str, ...] | None = option(
         default=None, help="Give tensors these shares of their ranges ('tensor=0.8'); default: search."
     )
