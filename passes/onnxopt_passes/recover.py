@@ -1,7 +1,8 @@
 """Win back accuracy that quantization has cost, without training.
 
 1. A *sweep* walks over the int8 layers in order of execution and refits each one: to what it reads in the quantized
-   model as refitted so far, and to what it gave in the float model (see `analysis.recovery`).
+   model as refitted so far, and to what it gave in the float model (see `analysis.recovery`). How far weights move is
+   chosen layer by layer on samples that nothing is fitted to.
 2. A sweep may take these steps with each layer: `bias` (the mean of every output channel as it was), `refit` (weights
    by least squares, which make up for errors of the layers before), `scales` (the scale of each channel that costs
    least) and `rounding` (weights rounded one by one, each making up for the errors of those before it).
@@ -24,6 +25,7 @@ from onnxopt.placement.reference import fake_quantized
 STEPS = ("bias", "refit", "scales", "rounding")
 LEVELS = {"off": (), "fast": STEPS[:1], "full": STEPS}
 JUDGED_ON = 16  # held-out samples
+CHOOSING = 3  # every third sample chooses how far weights are refitted, and nothing is fitted to it
 MEMORY = 2**30  # bytes of activations held at a time
 HELD = 12  # tensors as large as the largest that are held per sample, at most, in both models together
 
@@ -46,7 +48,11 @@ class Recover(Pass):
     needs_data = True
 
     level: str = option(default="fast", help="Which steps are tried.", choices=tuple(LEVELS))
-    samples: int = option(default=16, help="Fit on so many samples; fewer where they would fill the memory.", low=1)
+    samples: int = option(
+        default=24,
+        help="Fit on so many samples, a third of which only choose; fewer where they would fill the memory.",
+        low=1,
+    )
     steps: tuple[str, ...] | None = option(
         default=None, help="Take just these steps, whether they help or not; default: try those of the level."
     )
@@ -88,7 +94,9 @@ class _Run:
         self.graph, self.context = graph, context
         self.reference = context.get(FloatModel).graph
         self.threads = os.cpu_count() or 1
-        self.feeds: list[Feeds] = [s.feeds for s in context.fit.take(self._affordable(options.samples))]
+        taken: list[Feeds] = [s.feeds for s in context.fit.take(self._affordable(options.samples))]
+        some = len(taken) // CHOOSING
+        self.feeds, self.choosing = taken[: len(taken) - some], taken[len(taken) - some :]
         self.best: tuple[tuple[str, ...], Graph] = ((), graph)
 
     def _affordable(self, wanted: int) -> int:
@@ -119,7 +127,8 @@ class _Run:
             return self.best[1]
         copy = self.graph.copy()
         choices = Choices(**dict.fromkeys(steps, True))
-        recover(copy, self.reference, self.context.target, self.feeds, choices, threads=self.threads)
+        target, reference = self.context.target, self.reference
+        recover(copy, reference, target, self.feeds, choices, judged=self.choosing, threads=self.threads)
         return copy
 
     def closeness(self, graph: Graph) -> Closeness:

@@ -111,8 +111,9 @@ def test_bias_correction_takes_the_mean_error_away(target):
 def test_refitting_brings_the_outputs_closer():
     reference, graph, samples = quantized(ORT, narrow=0.9)
     judged = list(synthetic(INPUTS, 6))
+    choosing = [s.feeds for s in synthetic(INPUTS, 9)][6:]
     before = closeness(graph, reference, judged).sqnr_db
-    recover(graph, reference, ORT, samples, Choices(bias=True, refit=True))
+    recover(graph, reference, ORT, samples, Choices(bias=True, refit=True), judged=choosing)
     assert closeness(graph, reference, judged).sqnr_db > before + 1
     assert np.isfinite(outputs_of(graph, samples[0])["y"]).all()
 
@@ -160,6 +161,34 @@ def test_zeros_of_a_sparse_layer_stay(zeros):
     found = refit(moments, weight, start, choices, limit=127, least=None)
     assert (found.codes[gone] == 0).all() == (zeros == 0.5)
     assert found.codes[~gone].any()
+
+
+def moments_of(rows, targets):
+    """Moments of a layer of one group, each row with the same weight."""
+    squares, products = (np.mean(a[:, :, None] * rows[:, None, :], axis=0)[None] for a in (rows, targets))
+    return Moments(len(rows), rows.mean(axis=0)[None], targets.mean(axis=0)[None], squares, products)
+
+
+@pytest.mark.parametrize(("shift", "refitted"), [(0.0, False), (0.5, True)])
+def test_samples_that_nothing_is_fitted_to_choose_how_far_weights_go(shift, refitted):
+    """Noise in 30 rows of 24 values is not to be learnt by heart; a gain that all rows share is."""
+    random = np.random.default_rng(4)
+    weight = random.standard_normal((1, 8, 24)).astype(np.float32)
+    sets = [random.standard_normal((count, 24)) for count in (30, 200, 2000)]
+    wanted = [rows @ weight[0].T * (1 + shift) + 3 * random.standard_normal((len(rows), 8)) for rows in sets]
+    moments, judged, _ = (moments_of(r, t) for r, t in zip(sets, wanted, strict=True))
+    scale = (np.abs(weight).max(axis=-1) / 127).astype(np.float32)
+    start = Fitted(np.rint(weight / scale[..., None]).astype(np.int8), scale, np.zeros(8, np.float32))
+    options = {"choices": Choices(bias=False, refit=True), "limit": 127, "least": None}
+    blind, chosen = (refit(moments, weight, start, judged=j, **options) for j in (None, judged))
+
+    def error(found):
+        given = sets[2] @ (found.codes * found.scale[..., None])[0].T + found.bias
+        return float(np.square(wanted[2] - given).mean())
+
+    assert error(chosen) <= error(blind)
+    assert error(chosen) <= error(start) * 1.01
+    assert np.array_equal(chosen.codes, start.codes) != refitted
 
 
 def test_without_correlation_rounding_is_rounding_to_nearest():

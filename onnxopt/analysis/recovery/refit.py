@@ -2,7 +2,9 @@
 
 1. `refit`: the weights by least squares, with a ridge that holds them where they were:
    W' = W + (E[y pᵀ] - W E[p pᵀ]) (E[p pᵀ] + λ I)^-1, moments about the means. What quantizers before the layer have
-   done to its input is made up for as far as it is linear.
+   done to its input is made up for as far as it is linear. How heavy a ridge is right differs from layer to layer: a
+   layer with more unknowns than places to fit to learns these by heart. Of several, and of no refit, those samples
+   choose that nothing is fitted to in any layer.
 2. `scales`: of a few shares of the largest weight the one with the least error in the output, by rounding to nearest
    and the variance of each input value (Σ h_i (w_i - ŵ_i)²).
 3. `rounding`: weights are rounded one after the other, errors made up for by the rest (see `kernels.rounding`).
@@ -21,7 +23,8 @@ from onnxopt.kernels import round_rows
 Float32Array = npt.NDArray[np.float32]
 
 SHARES = (1.0, 0.98, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7)
-RIDGE = 0.1  # of the mean variance of an input value, plus the inputs per row: few rows say little
+RIDGE = 0.1  # of the mean variance of an input value, where nothing can choose
+RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1)  # beside none; each plus the inputs per row: few rows say little
 SPARSE = 0.2  # share of zeros from which on a layer counts as sparse; dense ones have next to none
 DAMPING = 0.01  # of the same, for rounding, as in GPTQ; and this share of the inputs per row
 
@@ -52,7 +55,14 @@ class Fitted:
 
 
 def refit(
-    moments: Moments, weight: Float32Array, start: Fitted, choices: Choices, *, limit: int, least: Float32Array | None
+    moments: Moments,
+    weight: Float32Array,
+    start: Fitted,
+    choices: Choices,
+    *,
+    limit: int,
+    least: Float32Array | None,
+    judged: Moments | None = None,
 ) -> Fitted:
     """Fit one layer.
 
@@ -63,17 +73,38 @@ def refit(
         choices: The steps to take.
         limit: Largest code.
         least: Smallest scale allowed per column, [groups, columns], where a bias must fit into 32 bits.
+        judged: The same as `moments` of other samples, by which the ridge is chosen.
     """
+    if not choices.refit:
+        return _fitted(moments, weight, None, start, choices, limit, least)
+    ridges = (RIDGE,) if judged is None else RIDGES
+    found = [_fitted(moments, weight, ridge, start, choices, limit, least) for ridge in ridges]
+    if judged is None:
+        return found[0]
+    found.append(_fitted(moments, weight, None, start, choices, limit, least))
+    return min(found, key=lambda fitted: _error(fitted, judged))
+
+
+def _fitted(
+    moments: Moments,
+    weight: Float32Array,
+    ridge: float | None,
+    start: Fitted,
+    choices: Choices,
+    limit: int,
+    least: Float32Array | None,
+) -> Fitted:
+    """One layer with one ridge; None: its weights stay what they were before they are rounded."""
     squares, products = moments.squares, moments.products
     if start.bias is not None:  # it will account for the means
         squares, products = moments.centred()
     wanted = weight.astype(np.float64)
-    if choices.refit:
-        wanted = wanted + _correction(wanted, squares, products, RIDGE + squares.shape[-1] / moments.rows)
+    if ridge is not None:
+        wanted = wanted + _correction(wanted, squares, products, ridge + squares.shape[-1] / moments.rows)
     zeros = weight == 0 if np.mean(weight == 0) >= SPARSE else np.zeros(weight.shape, np.bool_)
     wanted[zeros] = 0
     codes, scale = start.codes, start.scale
-    if choices.refit or choices.scales:
+    if ridge is not None or choices.scales:
         shares = SHARES if choices.scales else (1.0,)
         scale = _scales(wanted, np.einsum("gii->gi", squares), shares, limit)
         scale = np.maximum(scale, least) if least is not None else scale
@@ -86,6 +117,16 @@ def refit(
         given = np.einsum("gcl,gl->gc", codes * scale[..., None].astype(np.float64), moments.inputs)
         bias = (moments.wanted - given).reshape(-1).astype(np.float32)
     return Fitted(codes, scale, bias)
+
+
+def _error(fitted: Fitted, judged: Moments) -> float:
+    """Mean squared error of a layer, less what does not depend on it: E|y|²."""
+    weight = fitted.codes * fitted.scale[..., None].astype(np.float64)
+    bias = np.zeros(judged.wanted.shape) if fitted.bias is None else fitted.bias.reshape(judged.wanted.shape)
+    given = np.einsum("gcl,gl->gc", weight, judged.inputs)
+    quadratic = np.einsum("gcl,gcl->", np.matmul(weight, judged.squares), weight)
+    linear = np.einsum("gcl,gcl->", weight, judged.products)
+    return float(quadratic - 2 * linear + (bias * (bias + 2 * (given - judged.wanted))).sum())
 
 
 def _correction(weight: FloatArray, squares: FloatArray, products: FloatArray, ridge: float) -> FloatArray:

@@ -4,7 +4,7 @@ Each layer's statistics are taken with all layers before it refitted already (*s
 made up for once, where they arise, and never twice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,12 +17,19 @@ from onnxopt.data import Feeds
 from onnxopt.graph import Array, Graph
 from onnxopt.targets import Target
 
-Pairs = Iterable[tuple[Float32Array, Float32Array]]
+Pairs = Sequence[tuple[Float32Array, Float32Array]]
 ROWS = 4096  # per layer, from all samples together
 
 
 def recover(
-    graph: Graph, reference: Graph, target: Target, samples: Sequence[Feeds], choices: Choices, *, threads: int = 1
+    graph: Graph,
+    reference: Graph,
+    target: Target,
+    samples: Sequence[Feeds],
+    choices: Choices,
+    *,
+    judged: Sequence[Feeds] = (),
+    threads: int = 1,
 ) -> int:
     """Refit the int8 layers of a quantized graph, in place.
 
@@ -32,6 +39,7 @@ def recover(
         target: Whose number formats it is in.
         samples: Inputs; what is held of each is what a walk needs (see `walk`).
         choices: What to do with each layer.
+        judged: Inputs that nothing is fitted to; they choose how far weights are refitted, layer by layer.
         threads: Threads of the sessions.
 
     Returns:
@@ -46,16 +54,18 @@ def recover(
     for layer, _ in layers:
         layer.prepare(integer_bias=target.int32_bias, with_bias=choices.bias)
     outputs = {layer.output for layer, _ in layers}
-    floating = Walk(reference, samples, outputs, optimized=True, threads=threads)
-    rounded = Walk(graph, samples, (), optimized=False, threads=threads)
+    everything = [*samples, *(judged if choices.refit else ())]
+    floating = Walk(reference, everything, outputs, optimized=True, threads=threads)
+    rounded = Walk(graph, everything, (), optimized=False, threads=threads)
     weights = {n.outputs[0].name: reference.constant(n.inputs[1]) for n in reference.nodes if len(n.inputs) > 1}
     for layer, patches in layers:
         floating.past(layer.output)
         rounded.before(layer.node)
-        pairs = zip(rounded.values(layer.input), floating.values(layer.output), strict=True)
+        pairs = list(zip(rounded.values(layer.input), floating.values(layer.output), strict=True))
         weight = weights[layer.output]
         assert weight is not None
-        _refit(layer, patches, pairs, np.asarray(weight), choices, target.weight.limit)
+        parts = pairs[: len(samples)], pairs[len(samples) :]
+        _refit(layer, patches, parts, np.asarray(weight), choices, target.weight.limit)
         floating.drop(layer.output)
     return len(layers)
 
@@ -87,17 +97,22 @@ def _read(layer: QuantizedLayer, samples: int) -> Patches | None:
     return patches if patches is not None and layer.axis in {None, patches.axis} else None
 
 
-def _refit(layer: QuantizedLayer, patches: Patches, pairs: Pairs, weight: Array, choices: Choices, limit: int) -> None:
+def _refit(
+    layer: QuantizedLayer, patches: Patches, pairs: tuple[Pairs, Pairs], weight: Array, choices: Choices, limit: int
+) -> None:
+    """Refit a layer to the first pairs of inputs and wanted outputs; the second ones choose how far."""
     groups, columns, _ = patches.shape
     shape = groups, columns
     bias = layer.bias()
     bias = bias if bias is not None and bias.size == groups * columns else None
     offset = bias.reshape(shape) if bias is not None else np.zeros(shape, np.float32)
-    moments = measure_moments(patches, pairs, patches.matrix(layer.weight()), offset)
+    now = patches.matrix(layer.weight())
+    moments, judged = (measure_moments(patches, part, now, offset) if part else None for part in pairs)
+    assert moments is not None
     start = Fitted(patches.matrix(layer.codes), np.broadcast_to(layer.scale, groups * columns).reshape(shape), bias)
     least = layer.least_scale(bias)
     least = least.reshape(shape) if least is not None else None
-    found = refit(moments, patches.matrix(weight), start, choices, limit=limit, least=least)
+    found = refit(moments, patches.matrix(weight), start, choices, limit=limit, least=least, judged=judged)
     layer.set_weight(patches.weight(found.codes), found.scale.reshape(-1) if layer.axis is not None else layer.scale)
     if found.bias is not None:
         layer.set_bias(found.bias)
