@@ -59,7 +59,7 @@ class FitRanges(Pass):
     requires = (CalibrationTable, Ranging)
     needs_data = True
 
-    enough: float = option(default=25.0, help="Leave the ranges alone where all outputs have so many dB.")
+    enough: float = option(default=18.0, help="Leave the ranges alone where all outputs have so many dB.")
     most: int = option(default=16, help="Try so many ranges, those that cost most.", low=0)
     samples: int = option(default=8, help="Fit on so many samples.", low=1)
     shares: tuple[str, ...] | None = option(

@@ -25,7 +25,7 @@ from onnxopt.placement.reference import fake_quantized
 STEPS = ("bias", "refit", "scales", "rounding")
 LEVELS = {"off": (), "fast": STEPS[:1], "full": STEPS}
 JUDGED_ON = 16  # held-out samples
-CHOOSING = 3  # every third sample chooses how far weights are refitted, and nothing is fitted to it
+CHOOSING = 3  # a third of the samples chooses how far weights are refitted, and nothing is fitted to it
 MEMORY = 2**30  # bytes of activations held at a time
 HELD = 12  # tensors as large as the largest that are held per sample, at most, in both models together
 
@@ -48,11 +48,7 @@ class Recover(Pass):
     needs_data = True
 
     level: str = option(default="fast", help="Which steps are tried.", choices=tuple(LEVELS))
-    samples: int = option(
-        default=24,
-        help="Fit on so many samples, a third of which only choose; fewer where they would fill the memory.",
-        low=1,
-    )
+    samples: int = option(default=16, help="Fit on so many samples; fewer where they would fill the memory.", low=1)
     steps: tuple[str, ...] | None = option(
         default=None, help="Take just these steps, whether they help or not; default: try those of the level."
     )
@@ -94,9 +90,7 @@ class _Run:
         self.graph, self.context = graph, context
         self.reference = context.get(FloatModel).graph
         self.threads = os.cpu_count() or 1
-        taken: list[Feeds] = [s.feeds for s in context.fit.take(self._affordable(options.samples))]
-        some = len(taken) // CHOOSING
-        self.feeds, self.choosing = taken[: len(taken) - some], taken[len(taken) - some :]
+        self.feeds: list[Feeds] = [s.feeds for s in context.fit.take(self._affordable(options.samples))]
         self.best: tuple[tuple[str, ...], Graph] = ((), graph)
 
     def _affordable(self, wanted: int) -> int:
@@ -127,8 +121,9 @@ class _Run:
             return self.best[1]
         copy = self.graph.copy()
         choices = Choices(**dict.fromkeys(steps, True))
-        target, reference = self.context.target, self.reference
-        recover(copy, reference, target, self.feeds, choices, judged=self.choosing, threads=self.threads)
+        fitted_to = len(self.feeds) - (len(self.feeds) // CHOOSING if choices.refit else 0)
+        samples, judged = self.feeds[:fitted_to], self.feeds[fitted_to:]
+        recover(copy, self.reference, self.context.target, samples, choices, judged=judged, threads=self.threads)
         return copy
 
     def closeness(self, graph: Graph) -> Closeness:
