@@ -60,7 +60,7 @@ def fitted(graph=None, **options):
     graph = graph if graph is not None else network()
     context = calibrated(graph)
     before = {name: context.get(CalibrationTable)[name] for name in context.get(CalibrationTable)}
-    record = run_pass(FitRanges(**{"enough": 60, **options}), graph, context, [])
+    record = run_pass(FitRanges(**{"enough": 60, "most": 16, **options}), graph, context, [])
     return graph, context, before, record
 
 
@@ -97,7 +97,7 @@ def test_outputs_that_are_good_enough_need_no_search():
 
 
 def test_no_range_is_tried_where_none_is_wanted():
-    _, context, before, record = fitted(most=0)
+    _, context, before, record = fitted(most=FitRanges().most)
     assert record.options["shares"] is None
     assert context.get(CalibrationTable)["d"] == before["d"]
 
@@ -112,7 +112,7 @@ def test_given_ranges_stay():
     context = calibrated(graph)
     table = context.get(CalibrationTable)
     table["d"] = CalibrationEntry(0.0, 1.0, METHOD, 0)
-    record = run_pass(FitRanges(enough=60), graph, context, [])
+    record = run_pass(FitRanges(enough=60, most=16), graph, context, [])
     assert record.options["shares"] == ()
     assert "quantized when it came" in record.notes[0][1]
 
@@ -121,10 +121,10 @@ def test_the_users_table_stays_and_a_new_one_holds_what_was_fitted(tmp_path):
     file = tmp_path / "ranges.json"
     graph = network()
     context = calibrated(graph, artefacts=[TableFile.at(file)])
-    run_pass(FitRanges(enough=60), graph, context, [])
+    run_pass(FitRanges(enough=60, most=16), graph, context, [])
     assert CalibrationTable.load(file)["d"].method == "fitted"
     again = calibrated(graph, artefacts=[TableFile.at(file)])
-    record = run_pass(FitRanges(enough=60), graph, again, [])
+    record = run_pass(FitRanges(enough=60, most=16), graph, again, [])
     assert record.options["shares"] == ()
     assert f"{file} has them" in record.notes[0][1]
     assert again.get(CalibrationTable)["d"] == context.get(CalibrationTable)["d"]
@@ -132,7 +132,7 @@ def test_the_users_table_stays_and_a_new_one_holds_what_was_fitted(tmp_path):
 
 def test_nothing_is_fitted_to_made_up_samples():
     graph = network()
-    record = run_pass(FitRanges(enough=60), graph, calibrated(graph, synthetic_data=True), [])
+    record = run_pass(FitRanges(enough=60, most=16), graph, calibrated(graph, synthetic_data=True), [])
     assert record.options["shares"] == ()
     assert "give data" in record.notes[0][1]
 
