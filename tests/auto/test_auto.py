@@ -129,7 +129,7 @@ def test_interrupted_while_the_page_is_measured_it_hands_back_the_models(cache, 
     stopped = auto(QUESTION, cache, propose=listed(*QUICK), findings=True, tell=interrupt)
     assert stopped.stopped == INTERRUPTED
     assert stopped.beside is None
-    assert [t.passes for t in stopped.trials] == [t.passes for t in found.trials]
+    assert {t.passes for t in stopped.trials} == {t.passes for t in found.trials}  # in order of speed, measured anew
     assert stopped.picks is not None
 
 
