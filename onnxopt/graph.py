@@ -153,6 +153,10 @@ class Graph:
         """All nodes, those of nested graphs included."""
         return graph_proto.walk(self.ir)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Graph inputs and what top-level nodes write, by name; initializers are none of them."""
+        return {t.name: t for t in [*self.inputs, *(t for n in self.nodes for t in n.outputs)]}
+
     def producer(self, tensor: Tensor) -> Node | None:
         """The node that computes a tensor; None for graph inputs and initializers."""
         return tensor.inputs[0] if tensor.inputs else None

@@ -92,7 +92,7 @@ def _observed(
 ) -> dict[str, Shape]:
     """Shapes seen in one run of the model; empty where ONNX Runtime cannot run it."""
     copy = graph.copy()
-    tensors = {t.name: t for n in copy.nodes for t in n.outputs}
+    tensors = copy.tensors()
     typed = [name for name in names if dtypes.get(name) is not None]
     own = {t.name for t in copy.outputs}
     for name in typed:

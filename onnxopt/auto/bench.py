@@ -83,7 +83,7 @@ class Bench:
             question.preprocess,
             question.samples,
         )
-        self.optimization = Optimization(self.subject, [], wanted, may_miss=True, choose=True)
+        self.optimization = Optimization(self.subject, [], wanted, may_miss=True)
         if self.subject.timed_on is None:
             raise UsageError(f"auto ranks by latency on {target.name}, and {self.subject.why_not_measured}")
         self._facts = self._decisive(question)
@@ -154,6 +154,6 @@ def _code(metric: Any) -> Any:
 
 def _runtime(subject: Subject) -> Runtime:
     if subject.runtime is None:
-        why = subject.cannot_run or "it cannot run on this machine"
-        raise UsageError(f"auto ranks by latency on {subject.target.name}, and that is not possible: {why}")
+        name, why = subject.target.name, subject.why_not_run
+        raise UsageError(f"auto ranks by latency on {name}, and that is not possible: {why}")
     return subject.runtime

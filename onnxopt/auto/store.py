@@ -109,7 +109,7 @@ class Store:
     def _read(self, key: str) -> dict[str, Any] | None:
         try:
             values = json.loads((self.folder / key / TRIAL).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return values if isinstance(values, dict) else None
 

@@ -88,7 +88,7 @@ def _sweep(
 def expose(graph: Graph, names: Sequence[str]) -> Graph:
     """Copy of a graph with inner float tensors as further outputs, and with none of its own outputs but those."""
     copy = graph.copy()
-    tensors = {t.name: t for n in copy.nodes for t in n.outputs}
+    tensors = copy.tensors()
     own = {t.name for t in copy.outputs}
     for name in names:
         tensor = tensors[name]

@@ -1,6 +1,5 @@
 """From a graph, tensor names and samples to ranges: plan, sweep once, choose."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from onnxopt.calibration.table import CalibrationEntry, CalibrationTable
 from onnxopt.calibration.useful import useful_part
 from onnxopt.data import Dataset
 from onnxopt.graph import Graph
+from onnxopt.runtime.host import cores
 from onnxopt.targets import Target
 
 
@@ -52,13 +52,11 @@ def measure_ranges(
     """
     graph.sort()
     plan = plan_statistics(graph, names)
-    statistics = collect(
-        graph, plan, samples, shapes, histogram=needs_histogram(ranging.method), threads=os.cpu_count() or 1
-    )
+    statistics = collect(graph, plan, samples, shapes, histogram=needs_histogram(ranging.method), threads=cores())
     table = CalibrationTable()
     table.statistics = statistics
     sources = {d.name: d.sources for d in plan.derived}
-    tensors = {t.name: t for n in graph.nodes for t in n.outputs} | {t.name: t for t in graph.inputs}
+    tensors = graph.tensors()
     for name, seen in statistics.items():
         kind = target.format_from(min(0.0, seen.minimum))
         scheme = Scheme(kind.dtype, kind.symmetric)
@@ -67,6 +65,6 @@ def measure_ranges(
             method, chosen = best_method(seen, percentile=ranging.percentile, scheme=scheme)
         else:
             chosen = compute_range(seen, method, percentile=ranging.percentile, scheme=scheme)
-        chosen = useful_part(graph, tensors[name])(chosen)
+        chosen = useful_part(graph, tensors[name], chosen)
         table[name] = CalibrationEntry(chosen.low, chosen.high, method, seen.images, sources.get(name, ()))
     return table, len(plan.measured)

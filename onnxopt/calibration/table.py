@@ -5,8 +5,6 @@ written so that they read back exactly.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 
 from onnxopt.calibration.statistics import TensorStatistics
 from onnxopt.errors import UsageError
+from onnxopt.model_io import write_text
 
 FORMAT = "onnxopt calibration table"
 VERSION = 1
@@ -93,12 +92,9 @@ class CalibrationTable:
         """Write the table, whole or not at all.
 
         Raises:
-            UsageError: the file cannot be written.
+            UsageError: the folder cannot be written, or the disk is full.
         """
-        try:
-            _write_whole(Path(path), self.to_json())
-        except OSError as error:
-            raise UsageError(f"{path}: the calibration table cannot be written ({error.strerror})") from None
+        write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> "CalibrationTable":
@@ -144,14 +140,3 @@ def _entry(path: str | Path, name: str, row: Any) -> CalibrationEntry:
         raise UsageError(f"{path}: tensor '{name}' has no {error} in the calibration table") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{path}: tensor '{name}' is damaged in the calibration table: {error}") from None
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file by way of a temporary one beside it."""
-    with tempfile.TemporaryDirectory(prefix=".onnxopt-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)

@@ -4,8 +4,6 @@ A SiLU makes next to nothing of -20 and of -70 alike. A range that reaches as fa
 256 steps where the reader cannot tell them apart, and has few left where it can.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from onnxopt.calibration.derive import elementwise
@@ -19,31 +17,32 @@ WORTHWHILE = 0.95  # of the end; any function is flat over so little
 POINTS = 1024  # at which a function is looked at
 
 
-def useful_part(graph: Graph, tensor: Tensor) -> Callable[[Range], Range]:
-    """What cuts a range to where the only reader of a tensor still tells values apart.
+def useful_part(graph: Graph, tensor: Tensor, found: Range) -> Range:
+    """Cut a range to where the only reader of a tensor still tells values apart.
 
     Args:
         graph: The float model.
         tensor: An activation.
+        found: Its range.
 
     Returns:
-        From a range to one inside it; the same range where the tensor has other readers than one element-wise function
-        of one variable.
+        A range inside it; the same where the tensor has other readers than one element-wise function of one variable.
     """
     function = _only_reader(graph, tensor)
-    return (lambda found: _cut(found, function)) if function is not None else (lambda found: found)
+    return found if function is None else _cut(found, function)
 
 
 def _only_reader(graph: Graph, tensor: Tensor) -> Elementwise | None:
     readers = graph.consumers(tensor)
-    last = next((n for n in readers if _function_of(graph, n, tensor) is not None), None)
-    if last is None or graph.is_output(tensor):
+    computed = [(n, f) for n in readers if (f := _function_of(graph, n, tensor)) is not None]
+    if not computed or graph.is_output(tensor):
         return None
+    last, function = computed[0]
     for node in readers:  # x * sigmoid(x) reads x twice; its Sigmoid must serve nobody else
         others = [n for n in graph.consumers(node.outputs[0]) if n is not last]
         if node is not last and (node.op != "Sigmoid" or others or graph.is_output(node.outputs[0])):
             return None
-    return _function_of(graph, last, tensor)
+    return function
 
 
 def _function_of(graph: Graph, node: Node, tensor: Tensor) -> Elementwise | None:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from onnxopt.graph import Graph
     from onnxopt.runtime.adapter import Runtime
     from onnxopt.runtime.latency import Comparison
-    from onnxopt.targets import Target
 
 SESSION_ALONE = (".xml", ".ort")  # what only its runtime can read
 
@@ -49,14 +48,14 @@ def bench(
     from onnxopt import formats
     from onnxopt.model_io import load
     from onnxopt.runtime import latency
-    from onnxopt.runtime.adapter import processor_of
+    from onnxopt.runtime.adapter import needed_runtime, processor_of
 
     graphs = [None if file.suffix in SESSION_ALONE else load(file) for file in models]
     table = chosen_target(target, device, ssh_options)
     for file in models:
         if file.suffix in SESSION_ALONE:
             formats.check(file, table)
-    runtime = _runtime(table)
+    runtime = needed_runtime(table)
     runs = {
         name: _run(runtime, file, graph, shapes, threads)
         for name, file, graph in zip(_names(models), models, graphs, strict=True)
@@ -70,17 +69,6 @@ def bench(
             f"{timed.rounds} interleaved rounds, {threads} threads, {runtime.version}, {processor_of(runtime)}",
             err=True,
         )
-
-
-def _runtime(target: "Target") -> "Runtime":
-    from onnxopt.errors import UsageError
-    from onnxopt.runtime.adapter import install_hint, load_runtime
-
-    runtime = load_runtime(target)
-    if runtime is None:
-        hint = install_hint(target)
-        raise UsageError(f"target '{target.name}' cannot run on this machine, so nothing can be timed{hint}")
-    return runtime
 
 
 def _names(models: Sequence[Path]) -> list[str]:

@@ -75,13 +75,14 @@ class DistanceSums:
             return OutputDistance(math.nan, math.nan, math.nan, self.mismatched)
         norms = math.sqrt(self.signal) * math.sqrt(self.other)
         cosine = self.product / norms if norms > 0 else math.nan
-        return OutputDistance(_decibels(self.signal, self.error), cosine, self.max_error, self.mismatched)
+        return OutputDistance(decibels(self.error, self.signal), cosine, self.max_error, self.mismatched)
 
 
-def _decibels(signal: float, error: float) -> float:
-    if error == 0:
+def decibels(noise: float, signal: float = 1.0) -> float:
+    """SQNR in dB of two powers: infinite without noise, NaN where one is no number."""
+    if noise == 0:
         return math.inf
-    ratio = signal / error
+    ratio = signal / noise
     return 10 * math.log10(ratio) if ratio > 0 else (-math.inf if ratio == 0 else math.nan)
 
 

@@ -31,24 +31,25 @@ class FloatOutputs:
         self._reader = Reader(graph.metadata)
         self._wanted = [(feeds, self._reader.parts(session.run(feeds), feeds)) for feeds in samples]
 
-    def sqnr_db(self, run: Run) -> dict[str, float]:
+    def sqnr_db(self, run: Run, most: int | None = None) -> dict[str, float]:
         """SQNR of each part of the outputs, in dB: infinite where all are equal, minus infinite where it is no number.
 
         Args:
             run: The candidate: from a sample's inputs to its outputs.
+            most: Look at so many samples, the first ones; None: at all.
         """
         sums: dict[str, DistanceSums] = {}
-        for feeds, wanted in self._wanted:
+        for feeds, wanted in self._wanted[:most]:
             given = self._reader.parts(run(feeds), feeds)
             for name, values in wanted.items():
                 sums.setdefault(name, DistanceSums()).update(values, given[name])
         found = {name: each.result().sqnr_db for name, each in sums.items()}
         return {name: -math.inf if math.isnan(db) else db for name, db in found.items()}
 
-    def worst_sqnr_db(self, run: Run) -> float:
+    def worst_sqnr_db(self, run: Run, most: int | None = None) -> float:
         """SQNR of the part that suffers most, in dB; infinite where all are equal or none is float."""
-        return min(self.sqnr_db(run).values(), default=math.inf)
+        return min(self.sqnr_db(run, most).values(), default=math.inf)
 
-    def noise(self, run: Run) -> float:
+    def noise(self, run: Run, most: int | None = None) -> float:
         """Power of the error over that of the signal, summed over the parts: 0 where all are equal."""
-        return sum(10 ** (-db / 10) for db in self.sqnr_db(run).values())
+        return sum(10 ** (-db / 10) for db in self.sqnr_db(run, most).values())

@@ -227,7 +227,7 @@ def _exposed(graph: Graph, names: Sequence[str], dtypes: Mapping[str, Any]) -> G
     """Copy of a graph with these tensors as further outputs."""
     copy = graph.copy()
     own = {t.name for t in copy.outputs}
-    tensors = {t.name: t for n in copy.nodes for t in n.outputs}
+    tensors = copy.tensors()
     for name in (name for name in dict.fromkeys(names) if name not in own):
         tensors[name].dtype, tensors[name].shape = dtypes[name], None
         copy.outputs.append(tensors[name])

@@ -68,7 +68,7 @@ class Switchboard:
     def _wired(self, graph: Graph, table: CalibrationTable) -> Graph:
         copy = graph.copy()
         copy.sort()
-        tensors = {t.name: t for n in copy.nodes for t in n.outputs} | {t.name: t for t in copy.inputs}
+        tensors = copy.tensors()
         kinds = {SCALES: np.float32, ZEROS: np.int32, SWITCHES: np.float32}
         settings = [Variable(name, kind, [len(self.groups)]) for name, kind in kinds.items()]
         copy.inputs.extend(settings)

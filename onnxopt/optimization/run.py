@@ -114,7 +114,6 @@ class Optimization:
         undo: Undo a stage that made the model slower.
         enforced: Refuse a result that misses the budget, or whose outputs are not finite.
         may_miss: Hand back what misses the budget all the same; the report says so.
-        choose: Take the metric that suits the labels where none is asked for, even without budget and gates.
 
     Raises:
         UsageError: Something cannot be used, no pass has a use for the table, or a gate could not be judged.
@@ -129,7 +128,6 @@ class Optimization:
         undo: bool = True,
         enforced: bool = True,
         may_miss: bool = False,
-        choose: bool = False,
     ) -> None:
         self.subject, self.stages, self.wanted = subject, list(stages), wanted
         self.undo, self.enforced, self.may_miss = undo, enforced, may_miss
@@ -145,7 +143,7 @@ class Optimization:
         subject.try_once(next(iter(self.samples.fit)).feeds)
         if not self.samples.synthetic and not subject.cannot_run:
             self.warnings += doctor.warnings(subject.graph, subject.inputs, self.samples.data, subject.costs.total_macs)
-        self.judgement = self._judgement(suited=choose or budget is not None)
+        self.judgement = self._judgement(suited=budget is not None)
         gates.check_judgeable(
             self.gates, metric=self.metric, cannot_time=subject.why_not_measured, cannot_run=subject.why_not_run
         )
@@ -157,7 +155,7 @@ class Optimization:
         self.shared: tuple[Any, ...] = ()
 
     def _judgement(self, *, suited: bool) -> Judgement:
-        """What judges; labels are looked at where a budget, a gate or the caller needs a score."""
+        """What judges; labels are looked at where a budget or a gate needs a score."""
         suited = (suited or any(gate.is_score for gate in self.gates)) and not self.subject.cannot_run
         return choose_judgement(
             self.subject.graph, self.samples.evaluation, self.wanted.metric, self.gates, suited=suited

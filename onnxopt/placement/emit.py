@@ -92,7 +92,7 @@ class _Emitter:
     ) -> None:
         self.graph, self.target, self.placement, self.table, self.given = graph, target, placement, table, given
         self.scales: dict[str, tuple[Constant, Constant]] = {}
-        self.tensors = {t.name: t for n in graph.nodes for t in n.outputs} | {t.name: t for t in graph.inputs}
+        self.tensors = graph.tensors()
 
     def run(self) -> None:
         users = {name: self._readers(name) for name in self.placement.tensors}

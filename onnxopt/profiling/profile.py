@@ -13,7 +13,7 @@ from onnxopt.evaluation.inputs import fill_batch
 from onnxopt.graph import Graph, Node
 from onnxopt.profiling.mapping import Mapping, Place
 from onnxopt.profiling.peaks import Peaks, measure_peaks
-from onnxopt.runtime.adapter import Feeds, install_hint, load_runtime
+from onnxopt.runtime.adapter import Feeds, needed_runtime
 from onnxopt.runtime.kernel_time import KernelTime, Profiler, undisturbed
 from onnxopt.targets import Target
 
@@ -138,10 +138,7 @@ def profile_model(
         UsageError: The target cannot run here, or its runtime does not say how long its kernels take.
         OptimizationError: The runtime cannot load or run the model.
     """
-    runtime = load_runtime(target)
-    if runtime is None:
-        hint = install_hint(target)
-        raise UsageError(f"target '{target.name}' cannot run on this machine, so nothing can be timed{hint}")
+    runtime = needed_runtime(target)
     if not isinstance(runtime, Profiler):
         raise UsageError(f"the runtime of target '{target.name}' does not say how long its kernels take")
     named = graph.copy()

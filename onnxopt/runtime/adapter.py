@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 import onnx
 
+from onnxopt.errors import UsageError
 from onnxopt.graph import Array
 from onnxopt.runtime import host
 from onnxopt.targets import Target
@@ -83,6 +84,19 @@ def load_runtime(target: Target) -> Runtime | None:
         if isinstance(error.__cause__, KeyboardInterrupt):  # what a module in C++ makes of one while it is imported
             raise error.__cause__ from None
         return None
+
+
+def needed_runtime(target: Target) -> Runtime:
+    """The target's runtime.
+
+    Raises:
+        UsageError: It cannot run on this machine.
+    """
+    runtime = load_runtime(target)
+    if runtime is None:
+        hint = install_hint(target)
+        raise UsageError(f"target '{target.name}' cannot run on this machine, so nothing can be timed{hint}")
+    return runtime
 
 
 def install_hint(target: Target) -> str:

@@ -12,21 +12,22 @@
 """
 
 import math
-import os
 
 from onnxopt import Context, Graph, OptimizationError, Pass, option
 from onnxopt.analysis.half.choice import Choice, choose
 from onnxopt.analysis.half.emission import turn_half
 from onnxopt.analysis.half.forms import HalfForm, half_forms, is_single
-from onnxopt.analysis.half.judge import Judge, decibels, proved
+from onnxopt.analysis.half.judge import Judge, proved
 from onnxopt.analysis.half.peaks import LARGEST, peaks, vanishing
 from onnxopt.analysis.half.scales import fit_scales
 from onnxopt.analysis.half.search import explain, repair
 from onnxopt.analysis.shapes import RunShapes, Shapes
 from onnxopt.data import Feeds
+from onnxopt.evaluation.agreement import decibels
 from onnxopt.evaluation.inputs import fill_batch
 from onnxopt.graph import label
 from onnxopt.model_io import PROTOBUF_LIMIT
+from onnxopt.runtime.host import cores
 from onnxopt.runtime.ort import OrtSession
 
 JUDGED = 4  # samples; rounding errors average out over the many values of each
@@ -111,7 +112,7 @@ class ConvertFp16(Pass):
     ) -> frozenset[int]:
         if not samples or not half:
             return half
-        judge = Judge(graph, forms, context.get(Shapes), samples, os.cpu_count() or 1)
+        judge = Judge(graph, forms, context.get(Shapes), samples, cores())
         goal = judge.goal(self.sqnr)
         found = repair(half, judge.noise, goal)
         for segment in found.taken:
@@ -169,7 +170,7 @@ def _peaks(graph: Graph, forms: list[HalfForm], context: Context) -> dict[str, f
     ]
     names = list(dict.fromkeys(t.name for t in tensors))
     samples = (fill_batch(sample.feeds, context.inputs) for sample in context.fit)
-    return peaks(graph, names, samples, shapes, threads=os.cpu_count() or 1) if names else {}
+    return peaks(graph, names, samples, shapes, threads=cores()) if names else {}
 
 
 def _to_judge_on(context: Context) -> list[Feeds]:

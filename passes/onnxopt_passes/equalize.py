@@ -8,8 +8,6 @@
    to the float model with it.
 """
 
-import os
-
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.recovery import Closeness, closeness
 from onnxopt.analysis.recovery.equalization import equalize, find_pairs
@@ -17,6 +15,7 @@ from onnxopt.analysis.shapes import RunShapes, Shapes
 from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.measure import Ranging, measure_ranges
 from onnxopt.placement import emit, plan
+from onnxopt.runtime.host import cores
 
 FITTED_ON, JUDGED_ON = 8, 8  # samples
 
@@ -82,4 +81,4 @@ def _quantized(graph: Graph, reference: Graph, context: Context) -> Closeness:
     names, samples = list(placement.tensors), context.fit.take(FITTED_ON)
     table, _ = measure_ranges(copy, names, samples, context.get(RunShapes), context.target, Ranging())
     emit(copy, context.target, placement, table)
-    return closeness(copy, reference, context.holdout.take(JUDGED_ON), threads=os.cpu_count() or 1)
+    return closeness(copy, reference, context.holdout.take(JUDGED_ON), threads=cores())

@@ -25,6 +25,7 @@ from onnxopt.calibration.store import TableFile, complete
 from onnxopt.calibration.table import CalibrationEntry, CalibrationTable
 from onnxopt.data import Sample
 from onnxopt.errors import UsageError
+from onnxopt.evaluation.agreement import decibels
 from onnxopt.evaluation.float_outputs import FloatOutputs
 from onnxopt.evaluation.sensitivity import Switchboard
 from onnxopt.placement import Placement, plan
@@ -73,31 +74,33 @@ class FitRanges(Pass):
             return False
         placement = plan(graph, context.target, context.get(Shapes))
         table = context.get(CalibrationTable)
+        complete(graph, list(placement.tensors), table, context.get(Ranging), context)
         if self.shares is None:
             reach = self._found(graph, context, placement, table)
             context.resolve(shares=tuple(f"{name}={share!r}" for name, share in reach.items()))
         else:
             reach = _parsed(self.shares, placement)
-            complete(graph, list(placement.tensors), table, context.get(Ranging), context)
-        fitted = _scaled(table, placement, reach)
-        for name in placement.tensors:
-            table[name] = fitted[name]
-        file = context.get(TableFile) if context.has(TableFile) else None
-        if reach and file is not None and file.found is None:
-            table.save(file.path)
         if reach:
+            self._keep(context, table, _scaled(table, placement, reach))
             context.count("ranges fitted", len(reach))
         return False
 
     def _found(self, graph: Graph, context: Context, placement: Placement, table: CalibrationTable) -> Reach:
+        if not placement.weights:
+            return {}
         why_not = self._why_not(context, placement, table)
         if why_not:
             context.note(graph.source, f"ranges stay as they were calibrated: {why_not}")
             return {}
-        if not placement.weights:
-            return {}
-        complete(graph, list(placement.tensors), table, context.get(Ranging), context)
         return _Search(graph, context, placement, self).run()
+
+    def _keep(self, context: Context, table: CalibrationTable, fitted: CalibrationTable) -> None:
+        """Put fitted ranges into the table, and into the user's file if this run writes it."""
+        for name in fitted:
+            table[name] = fitted[name]
+        file = context.get(TableFile) if context.has(TableFile) else None
+        if file is not None and file.found is None:
+            table.save(file.path)
 
     def _why_not(self, context: Context, placement: Placement, table: CalibrationTable) -> str:
         if context.synthetic or context.fit is None or context.holdout is None:
@@ -133,7 +136,7 @@ class _Search:
         assert self.context.holdout is not None
         held_out = self._outputs(self.context.holdout.take(JUDGED_ON))
         before, after = (self.noise(r, on, held_out) for r in ({}, reach))
-        self.context.record.details["sqnr_db"] = {"before": -_decibels(before), "fitted": -_decibels(after)}
+        self.context.record.details["sqnr_db"] = {"before": decibels(before), "fitted": decibels(after)}
         if reach and after > GAIN * before:
             self.context.note(
                 self.graph.source, "ranges stay as they were calibrated: others did not help held-out samples"
@@ -153,7 +156,7 @@ class _Search:
         return reach
 
     def _is_sound(self, noise: float) -> bool:
-        return -_decibels(noise) >= RUINOUS
+        return decibels(noise) >= RUINOUS
 
     def _outputs(self, samples: Iterable[Sample]) -> FloatOutputs:
         return FloatOutputs(self.graph, [s.feeds for s in samples], threads=cores())
@@ -161,9 +164,10 @@ class _Search:
     @cached_property
     def alone(self) -> dict[str, float]:
         """Noise of each wider group alone."""
-        assert self.context.fit is not None
-        wanted = self._outputs(self.context.fit.take(RANKED_ON))
-        return {name: wanted.noise(self.board.quantized(self.table, groups)) for name, groups in self.members.items()}
+        return {
+            name: self.wanted.noise(self.board.quantized(self.table, groups), RANKED_ON)
+            for name, groups in self.members.items()
+        }
 
     @cached_property
     def ranked(self) -> list[str]:
@@ -191,10 +195,6 @@ class _Search:
             if reach is not before:
                 break
         return reach, least
-
-
-def _decibels(ratio: float) -> float:
-    return 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
 
 def _scaled(table: CalibrationTable, placement: Placement, reach: Reach) -> CalibrationTable:

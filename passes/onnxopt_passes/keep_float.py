@@ -179,8 +179,7 @@ class _Search:
             return [()]
         placement = plan(self.graph, self.context.target, self.context.get(Shapes))
         board = Switchboard(self.graph, self.context.target, placement, self.table, threads=cores())
-        wanted = FloatOutputs(self.graph, self.feeds[:RANKED_ON], threads=cores())
-        ranked = {group: wanted.worst_sqnr_db(board.quantized(self.table, {group})) for group in board.groups}
+        ranked = {g: self.wanted.worst_sqnr_db(board.quantized(self.table, {g}), RANKED_ON) for g in board.groups}
         cost = self.context.get(Cost)
         allowed = self.options.most * cost.total_macs
         steps: list[tuple[str, ...]] = [()]

@@ -11,7 +11,6 @@
 4. `fast` tries the bias alone, which pays for its time on most models.
 """
 
-import os
 from collections.abc import Sequence
 
 from onnxopt import Context, Graph, Pass, option
@@ -21,6 +20,7 @@ from onnxopt.calibration.given import GivenRanges
 from onnxopt.data import Feeds
 from onnxopt.errors import UsageError
 from onnxopt.placement.reference import fake_quantized
+from onnxopt.runtime.host import cores
 
 STEPS = ("bias", "refit", "scales", "rounding")
 LEVELS = {"off": (), "fast": STEPS[:1], "full": STEPS}
@@ -89,7 +89,7 @@ class _Run:
         assert context.fit is not None
         self.graph, self.context = graph, context
         self.reference = context.get(FloatModel).graph
-        self.threads = os.cpu_count() or 1
+        self.threads = cores()
         self.feeds: list[Feeds] = [s.feeds for s in context.fit.take(self._affordable(options.samples))]
         self.best: tuple[tuple[str, ...], Graph] = ((), graph)
 

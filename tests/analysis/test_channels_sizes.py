@@ -27,7 +27,7 @@ ARITHMETIC = """(float[2,3,6,4] x) => (float[2,4,6,4] y)
 
 def returning(graph: Graph, names: list[str]) -> Graph:
     copy = graph.copy()
-    tensors = {t.name: t for n in copy.nodes for t in n.outputs}
+    tensors = copy.tensors()
     shapes = Shapes(*infer(graph))
     for name in names:
         tensors[name].dtype, tensors[name].shape = shapes.dtype(tensors[name]), None

@@ -6,7 +6,7 @@ import pytest
 from onnxopt.analysis.recovery import Choices, Closeness, closeness, find_layers, recover
 from onnxopt.analysis.recovery.moments import Moments, measure_moments
 from onnxopt.analysis.recovery.patches import read_patches
-from onnxopt.analysis.recovery.refit import Fitted, refit
+from onnxopt.analysis.recovery.refit import Fitted, Problem, refit
 from onnxopt.analysis.recovery.walk import Walk
 from onnxopt.analysis.shapes import Shapes, infer
 from onnxopt.calibration.collect import expose
@@ -133,7 +133,7 @@ def fitted(rows, weight, choices, *, limit=7):
     scale = (np.abs(weight).max(axis=-1) / limit).astype(np.float32)
     codes = np.clip(np.rint(weight / scale[..., None]), -limit, limit).astype(np.int8)
     start = Fitted(codes, scale, None)
-    found = refit(moments, weight, start, choices, limit=limit, least=None)
+    found = refit(Problem(moments, weight, start, limit), choices)
     return [np.square(rows @ (weight - f.codes * f.scale[..., None])[0].T).sum() for f in (start, found)]
 
 
@@ -158,7 +158,7 @@ def test_zeros_of_a_sparse_layer_stay(zeros):
     )
     start = Fitted(np.zeros(weight.shape, np.int8), np.full((1, 16), 0.02, np.float32), None)
     choices = Choices(refit=True, scales=True, rounding=True)
-    found = refit(moments, weight, start, choices, limit=127, least=None)
+    found = refit(Problem(moments, weight, start, 127), choices)
     assert (found.codes[gone] == 0).all() == (zeros == 0.5)
     assert found.codes[~gone].any()
 
@@ -179,8 +179,8 @@ def test_samples_that_nothing_is_fitted_to_choose_how_far_weights_go(shift, refi
     moments, judged, _ = (moments_of(r, t) for r, t in zip(sets, wanted, strict=True))
     scale = (np.abs(weight).max(axis=-1) / 127).astype(np.float32)
     start = Fitted(np.rint(weight / scale[..., None]).astype(np.int8), scale, np.zeros(8, np.float32))
-    options = {"choices": Choices(bias=False, refit=True), "limit": 127, "least": None}
-    blind, chosen = (refit(moments, weight, start, judged=j, **options) for j in (None, judged))
+    problem = Problem(moments, weight, start, 127)
+    blind, chosen = (refit(problem, Choices(refit=True), j) for j in (None, judged))
 
     def error(found):
         given = sets[2] @ (found.codes * found.scale[..., None])[0].T + found.bias

@@ -65,6 +65,8 @@ def test_what_was_interrupted_or_damaged_counts_for_nothing(tmp_path):
     assert store.get("k") is None
     (tmp_path / "k" / TRIAL).write_text('{"passes": "a"}')
     assert store.get("k") is None
+    (tmp_path / "k" / TRIAL).write_text("[" * 100_000)
+    assert store.get("k") is None
     store.put("k", TRIAL_OF, net())
     (tmp_path / "k" / MODEL).unlink()
     assert store.get("k") is None

@@ -13,8 +13,7 @@ WIDE = Range(-80.0, 15.0)
 
 def cut(nodes, found=WIDE, *, outputs="float[1,4] y"):
     graph = parse_graph(f"(float[1,4] i) => ({outputs}) {{ x = Neg (i) {nodes} }}")
-    tensor = next(t for n in graph.nodes for t in n.outputs if t.name == "x")
-    return useful_part(graph, tensor)(found)
+    return useful_part(graph, graph.tensors()["x"], found)
 
 
 def silu(x):

@@ -46,13 +46,13 @@ def network(*, outlier=20.0):
     return graph
 
 
-def calibrated(graph, *, artefacts=(), synthetic_data=False):
+def calibrated(graph, *, artefacts=(), synthetic_data=False, **options):
     context = Context(
         ORT, inputs=INPUTS, fit=synthetic(INPUTS, 8), holdout=synthetic(INPUTS, 8), synthetic=synthetic_data
     )
     for artefact in artefacts:
         context.put(artefact)
-    run_pass(Calibrate(), graph, context, [])
+    run_pass(Calibrate(**options), graph, context, [])
     return context
 
 
@@ -130,9 +130,12 @@ def test_the_users_table_stays_and_a_new_one_holds_what_was_fitted(tmp_path):
     assert again.get(CalibrationTable)["d"] == context.get(CalibrationTable)["d"]
 
 
-def test_nothing_is_fitted_to_made_up_samples():
+@pytest.mark.parametrize("ignore", [(), ("*",)])
+def test_nothing_is_fitted_to_made_up_samples(ignore):
+    """Nor does it matter that `calibrate` had no range for some."""
     graph = network()
-    record = run_pass(FitRanges(enough=60, most=16), graph, calibrated(graph, synthetic_data=True), [])
+    context = calibrated(graph, synthetic_data=True, ignore=ignore)
+    record = run_pass(FitRanges(enough=60, most=16), graph, context, [])
     assert record.options["shares"] == ()
     assert "give data" in record.notes[0][1]
 

@@ -58,9 +58,9 @@ class Studies:
             return None
         try:
             values = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return {name: _sensitivity(value) for name, value in values.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not there, or damaged
             return None
-        return {name: _sensitivity(value) for name, value in values.items()}
 
     def _keep(self, key: str, found: Measured) -> Measured:
         if self._folder is not None:

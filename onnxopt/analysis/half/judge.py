@@ -145,11 +145,6 @@ def _add(sums: DistanceSums, wanted: Array, got: Array) -> None:
         sums.update(wanted[finite], got[finite])
 
 
-def decibels(noise: float) -> float:
-    """SQNR in dB of a ratio of noise to signal."""
-    return -10 * math.log10(noise) if noise else math.inf
-
-
 def proved(before: Graph, after: Graph, samples: Sequence[Feeds], *, optimized: bool = True) -> dict[str, float]:
     """Run the half graph in ONNX Runtime; the lowest SQNR of each float output in dB.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from onnxopt.analysis.half.judge import decibels
+from onnxopt.evaluation.agreement import decibels
 
 FIRST_CUT = 8
 MOST_RUNS = 40  # of the model, each on all samples

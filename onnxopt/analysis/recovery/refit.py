@@ -12,7 +12,7 @@
 4. `bias`: the bias that makes the mean output what it was (arXiv 1906.04721, section 4.2, with measured means).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -54,69 +54,77 @@ class Fitted:
     bias: Float32Array | None
 
 
-def refit(
-    moments: Moments,
-    weight: Float32Array,
-    start: Fitted,
-    choices: Choices,
-    *,
-    limit: int,
-    least: Float32Array | None,
-    judged: Moments | None = None,
-) -> Fitted:
-    """Fit one layer.
+@dataclass(frozen=True)
+class Problem:
+    """One layer to fit.
 
-    Args:
+    Attributes:
         moments: What it reads and should give.
         weight: Its float weights, [groups, columns, length].
         start: What it has now.
-        choices: The steps to take.
         limit: Largest code.
         least: Smallest scale allowed per column, [groups, columns], where a bias must fit into 32 bits.
-        judged: The same as `moments` of other samples, by which the ridge is chosen.
     """
-    if not choices.refit:
-        return _fitted(moments, weight, None, start, choices, limit, least)
-    ridges = (RIDGE,) if judged is None else RIDGES
-    found = [_fitted(moments, weight, ridge, start, choices, limit, least) for ridge in ridges]
-    if judged is None:
-        return found[0]
-    found.append(_fitted(moments, weight, None, start, choices, limit, least))
-    return min(found, key=lambda fitted: _error(fitted, judged))
+
+    moments: Moments
+    weight: Float32Array
+    start: Fitted
+    limit: int
+    least: Float32Array | None = None
 
 
-def _fitted(
-    moments: Moments,
-    weight: Float32Array,
-    ridge: float | None,
-    start: Fitted,
-    choices: Choices,
-    limit: int,
-    least: Float32Array | None,
-) -> Fitted:
+def refit(problem: Problem, choices: Choices, judged: Moments | None = None) -> Fitted:
+    """Fit one layer.
+
+    Args:
+        problem: The layer.
+        choices: The steps to take.
+        judged: Its moments on other samples, by which the ridge is chosen.
+    """
+    ridge = None
+    if choices.refit:
+        ridge = RIDGE if judged is None else _best_ridge(problem, choices, judged)
+    return _fitted(problem, choices, ridge)
+
+
+def _best_ridge(problem: Problem, choices: Choices, judged: Moments) -> float | None:
+    """The one with the least error on other samples; None: no refit. Rounding to nearest tells it in no time."""
+    quick = replace(choices, rounding=False)
+    return min((*RIDGES, None), key=lambda ridge: _error(_fitted(problem, quick, ridge), judged))
+
+
+def _fitted(problem: Problem, choices: Choices, ridge: float | None) -> Fitted:
     """One layer with one ridge; None: its weights stay what they were before they are rounded."""
+    moments, start, limit = problem.moments, problem.start, problem.limit
     squares, products = moments.squares, moments.products
     if start.bias is not None:  # it will account for the means
         squares, products = moments.centred()
-    wanted = weight.astype(np.float64)
+    few = squares.shape[-1] / moments.rows  # unknowns per row
+    wanted = problem.weight.astype(np.float64)
     if ridge is not None:
-        wanted = wanted + _correction(wanted, squares, products, ridge + squares.shape[-1] / moments.rows)
-    zeros = weight == 0 if np.mean(weight == 0) >= SPARSE else np.zeros(weight.shape, np.bool_)
+        wanted = wanted + _correction(wanted, squares, products, ridge + few)
+    zeros = _zeros(problem.weight)
     wanted[zeros] = 0
     codes, scale = start.codes, start.scale
     if ridge is not None or choices.scales:
         shares = SHARES if choices.scales else (1.0,)
         scale = _scales(wanted, np.einsum("gii->gi", squares), shares, limit)
-        scale = np.maximum(scale, least) if least is not None else scale
+        scale = np.maximum(scale, problem.least) if problem.least is not None else scale
         codes = _nearest(wanted, scale, limit).astype(np.int8)
     if choices.rounding:
-        codes = _rounded(wanted, scale, squares, limit, DAMPING * (1 + squares.shape[-1] / moments.rows))
+        codes = _rounded(wanted, scale, squares, limit, DAMPING * (1 + few))
         codes[zeros] = 0
     bias = start.bias
     if choices.bias and bias is not None:
         given = np.einsum("gcl,gl->gc", codes * scale[..., None].astype(np.float64), moments.inputs)
         bias = (moments.wanted - given).reshape(-1).astype(np.float32)
     return Fitted(codes, scale, bias)
+
+
+def _zeros(weight: Float32Array) -> npt.NDArray[np.bool_]:
+    """Where weights that were made sparse are zero; nowhere in dense ones."""
+    zeros = weight == 0
+    return zeros if np.mean(zeros) >= SPARSE else np.zeros_like(zeros)
 
 
 def _error(fitted: Fitted, judged: Moments) -> float:

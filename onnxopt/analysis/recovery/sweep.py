@@ -11,7 +11,7 @@ import numpy as np
 from onnxopt.analysis.recovery.layers import QuantizedLayer, find_layers
 from onnxopt.analysis.recovery.moments import Float32Array, measure_moments
 from onnxopt.analysis.recovery.patches import Patches, read_patches
-from onnxopt.analysis.recovery.refit import Choices, Fitted, refit
+from onnxopt.analysis.recovery.refit import Choices, Fitted, Problem, refit
 from onnxopt.analysis.recovery.walk import Walk
 from onnxopt.data import Feeds
 from onnxopt.graph import Array, Graph
@@ -112,7 +112,7 @@ def _refit(
     start = Fitted(patches.matrix(layer.codes), np.broadcast_to(layer.scale, groups * columns).reshape(shape), bias)
     least = layer.least_scale(bias)
     least = least.reshape(shape) if least is not None else None
-    found = refit(moments, patches.matrix(weight), start, choices, limit=limit, least=least, judged=judged)
+    found = refit(Problem(moments, patches.matrix(weight), start, limit, least), choices, judged)
     layer.set_weight(patches.weight(found.codes), found.scale.reshape(-1) if layer.axis is not None else layer.scale)
     if found.bias is not None:
         layer.set_bias(found.bias)

@@ -1,8 +1,7 @@
 """The same model cut to several sizes is studied once, in one process and from one to the next."""
 
-import json
-
 import numpy as np
+import pytest
 
 from onnxopt.analysis.compensation.sensitivity import Sensitivity
 from onnxopt.analysis.compensation.sharing import Studies
@@ -35,10 +34,11 @@ def test_a_later_process_finds_it_to_the_last_bit(tmp_path):
     assert dict(again["a"].damage) == FOUND["a"].damage
 
 
-def test_what_cannot_be_read_is_measured_again(tmp_path):
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"order": []}}', "[" * 100_000])
+def test_what_cannot_be_read_is_measured_again(tmp_path, text):
     measure = Counted()
     Studies(tmp_path).measured({"graph": "x"}, measure)
     for file in tmp_path.iterdir():
-        file.write_text(json.dumps({})[:1])
+        file.write_text(text)
     Studies(tmp_path).measured({"graph": "x"}, measure)
     assert measure.times == 2
