@@ -3,9 +3,9 @@
 1. Quantize a copy of the graph and see whether it reaches its goals on held-out samples: the SQNR of its outputs to
    the float model's, that of the worst part of them (a detector's scores, say), and with `--max-drop` a score that
    keeps to the budget. It does: done.
-2. Else rank the quantizers by what each does alone (see `evaluation.sensitivity`). Taking one out keeps the layers
-   that write and read its tensor in float.
-3. Take out the worst one, two, four, … until the goal is reached, then halve the last step. Never more layers than
+2. Else rank the quantizers by the noise that each makes alone (see `evaluation.sensitivity`), per MAC that leaving it
+   out would keep in float: those of the layers that write and read its tensor.
+3. Take out the first one, two, four, … until the goal is reached, then halve the last step. Never more layers than
    `most` allows: where that does not suffice, the best found is kept and the report says so.
 
 The SQNR comes first, since four samples tell it. The budget goes on from there; or from the start where no SQNR that is
@@ -34,6 +34,7 @@ from onnxopt.runtime.host import cores
 from onnxopt.runtime.ort import OrtSession
 
 RANKED_ON, JUDGED_ON = 1, 4  # held-out samples
+BESIDES = 0.01  # of the MACs: what a layer in float costs beside its own, such as its Q and DQ
 
 
 class KeepFloat(Pass):
@@ -174,22 +175,27 @@ class _Search:
 
     @cached_property
     def steps(self) -> list[tuple[str, ...]]:
-        """What to keep float after no, one, two, … quantizers were taken out, worst first, within `most`."""
+        """What to keep float after no, one, two, … quantizers were taken out, within `most`."""
         if not self.options.most:
             return [()]
         placement = plan(self.graph, self.context.target, self.context.get(Shapes))
         board = Switchboard(self.graph, self.context.target, placement, self.table, threads=cores())
-        ranked = {g: self.wanted.worst_sqnr_db(board.quantized(self.table, {g}), RANKED_ON) for g in board.groups}
-        cost = self.context.get(Cost)
-        allowed = self.options.most * cost.total_macs
+        around = {g: self._around(placement, g) for g in board.groups}
+        noise = {g: self.wanted.noise(board.quantized(self.table, {g}), RANKED_ON) for g in board.groups}
+        gain = {g: noise[g] / (self._share(names) + BESIDES) for g, names in around.items()}
         steps: list[tuple[str, ...]] = [()]
         names: list[str] = []
-        for group in sorted(ranked, key=lambda g: (ranked[g], g)):
-            added = [n for n in self._around(placement, group) if n not in names]
-            if added and sum(cost.macs.get(n, 0) for n in [*names, *added]) <= allowed:
+        for group in sorted(gain, key=lambda g: (-gain[g], g)):
+            added = [n for n in around[group] if n not in names]
+            if added and self._share([*names, *added]) <= self.options.most:
                 names += added
                 steps.append(tuple(names))
         return steps
+
+    def _share(self, names: Sequence[str]) -> float:
+        """Of the model's MACs, that of some nodes."""
+        cost = self.context.get(Cost)
+        return sum(cost.macs.get(n, 0) for n in names) / max(cost.total_macs, 1)
 
     def _around(self, placement: Placement, group: str) -> list[str]:
         """First outputs of the int8 nodes that write or read a tensor of the group."""
