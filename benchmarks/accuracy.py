@@ -158,7 +158,7 @@ def figures(each: Judged, float_points: float, bar: Bar | None) -> dict[str, Any
         "run_by": each.candidate.run_by,
         "points": points,
         "lost": float_points - points,
-        "agreement": agreement.detections if agreement.detections is not None else agreement.top1,
+        "agreement": agreement.share,
         "sqnr_db": agreement.worst_sqnr_db,
     }
     judged = bar if each.candidate.ours else None

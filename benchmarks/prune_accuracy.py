@@ -112,7 +112,7 @@ def judge(subject: Subject, graph: Graph, limit: int | None) -> dict[str, Any]:
         divergences.append(divergence(*outputs))
     agreement = distance.result()
     before, after = (100 * s.compute() for s in scores)
-    share = agreement.detections if agreement.detections is not None else agreement.top1
+    share = agreement.share
     return {
         "score": after,
         "lost": before - after,

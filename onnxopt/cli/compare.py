@@ -60,6 +60,7 @@ def _document(agreement: "Agreement") -> dict[str, Any]:
         "outputs": outputs,
         "top1_agreement": agreement.top1,
         "detection_agreement": agreement.detections,
+        "text_agreement": agreement.texts,
     }
 
 
@@ -81,4 +82,6 @@ def _text(agreement: "Agreement") -> str:
         lines.append(f"top-1 agreement: {agreement.top1:.1%}")
     if agreement.detections is not None:
         lines.append(f"detections agreeing: {agreement.detections:.1%}")
+    if agreement.texts is not None:
+        lines.append(f"texts agreeing: {agreement.texts:.1%}")
     return "\n".join([*lines, f"samples: {agreement.samples}"])

@@ -123,6 +123,11 @@ class Agreement:
     parts: dict[str, OutputDistance] = field(default_factory=dict)
 
     @property
+    def share(self) -> float | None:
+        """Share of equal answers, of whichever kind the model gives; None for models that give none known."""
+        return next((v for v in (self.detections, self.top1, self.texts) if v is not None), None)
+
+    @property
     def worst_sqnr_db(self) -> float:
         """SQNR of the output that suffers most, in dB; NaN if that of any is."""
         values = [distance.sqnr_db for distance in self.outputs.values()]
@@ -175,9 +180,9 @@ class Comparison:
             self._compare_classes(reference, other)
         elif decoder.task in OBJECTS:
             self._compare_objects(reference, other, decoder)
-        elif decoder.task == "text" and not _other_shapes(reference, other):
+        elif decoder.task == "text" and not other_shapes(reference, other):
             self._read += 1
-            self._same_text += _text(decoder, reference) == _text(decoder, other)
+            self._same_text += read_text(decoder, reference) == read_text(decoder, other)
 
     def result(self) -> Agreement:
         """Return the agreement over all samples so far."""
@@ -198,19 +203,20 @@ class Comparison:
         self._same_class += int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
 
     def _compare_objects(self, reference: Feeds, other: Feeds, decoder: Decoder) -> None:
-        if _other_shapes(reference, other):
+        if other_shapes(reference, other):
             return
         matches, detections = compare_objects(reference, other, decoder)
         self._matches += matches
         self._detections += detections
 
 
-def _other_shapes(reference: Feeds, other: Feeds) -> bool:
+def other_shapes(reference: Feeds, other: Feeds) -> bool:
     """Whether outputs differ so much that one decoder cannot read both; tables may be longer or shorter."""
     return any(v.ndim != other[name].ndim or v.shape[-1:] != other[name].shape[-1:] for name, v in reference.items())
 
 
-def _text(decoder: Decoder, outputs: Feeds) -> str:
+def read_text(decoder: Decoder, outputs: Feeds) -> str:
+    """What a model of characters read."""
     read = decoder.decode(outputs)
     assert isinstance(read, Text)
     return read.text

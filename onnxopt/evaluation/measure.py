@@ -95,6 +95,7 @@ def quality(
         "samples": agreement.samples,
         "top1": agreement.top1,
         "detections": agreement.detections,
+        "texts": agreement.texts,
         "worst_sqnr_db": agreement.worst_sqnr_db,
     }
 

@@ -10,6 +10,11 @@ from onnxopt.report.run import Measured, RunReport
 from onnxopt.report.table import bytes_text, count_text
 
 NOT_HERE = "not measurable here"
+AGREEING = {
+    "detections": "detections that agree (F1)",
+    "top1": "first classes that agree",
+    "texts": "texts that agree",
+}
 NOTICEABLE = 0.01  # a ratio nearer to 1 is neither good nor bad news
 
 
@@ -104,7 +109,7 @@ def _tone_of_drop(interval: Mapping[str, Any] | None) -> Tone:
 
 def _agreement(report: RunReport) -> Iterator[Row]:
     quality = report.quality
-    for kind, name in (("detections", "detections that agree (F1)"), ("top1", "first classes that agree")):
+    for kind, name in AGREEING.items():
         if quality.get(kind) is not None:
             yield Row(name, ("", f"{quality[kind]:.1%}"), f"on {quality['samples']} inputs")
     worst = quality.get("worst_sqnr_db")

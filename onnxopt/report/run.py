@@ -108,9 +108,9 @@ class RunReport:
 
     @property
     def agreement(self) -> float | None:
-        """F1 of the objects that both models are sure of, or share of equal top classes; None for other models."""
-        detections: float | None = self.quality.get("detections")
-        return detections if detections is not None else self.quality.get("top1")
+        """F1 of the objects that both models are sure of, share of equal top classes or texts; None for others."""
+        found = (self.quality.get(kind) for kind in ("detections", "top1", "texts"))
+        return next((share for share in found if share is not None), None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; what is not finite becomes None or a word."""

@@ -48,7 +48,7 @@ def run_tiles(report: RunReport) -> Iterator[Tile]:
         yield Tile(f"{gain:.2f} {TIMES}", f"as fast on {report.target['runtime']}", tone_of_speed(gain, spread))
     if report.metric is not None and before.score is not None and after.score is not None:
         yield Tile(f"{after.score:.3f}", f"{report.metric}, {signed(after.score - before.score, 3)}")
-    elif (share := _agreement(report)) is not None:
+    elif (share := report.agreement) is not None:
         yield Tile(f"{share:.1%}", "agreement with the model as given")
     if before.bytes:
         yield Tile(bytes_text(after.bytes), f"file size, {after.bytes / before.bytes:.2f} {TIMES} of what it was")
@@ -89,7 +89,7 @@ def _accuracy(report: RunReport) -> str:
     words = []
     if report.metric is not None and before.score is not None and after.score is not None:
         words.append(f"the score, {report.metric}, goes from {before.score:.4f} to {after.score:.4f}")
-    share = _agreement(report)
+    share = report.agreement
     if share is not None:
         words.append(f"it agrees with the model as given on {share:.1%} of what they see")
     if report.budget is not None:
@@ -119,13 +119,6 @@ def _data(report: RunReport) -> str:
     if data["synthetic"]:
         return "There were no pictures: it was fitted and judged on made-up ones, so its accuracy is not known."
     return f"It was fitted on {data['fitted_on']} samples of {data['source']} and judged on others."
-
-
-def _agreement(report: RunReport) -> float | None:
-    for kind in ("detections", "top1"):
-        if report.quality.get(kind) is not None:
-            return float(report.quality[kind])
-    return None
 
 
 def _stage(stage: StageRecord) -> Stage:

@@ -64,8 +64,9 @@ def _quality(report: RunReport) -> Iterator[tuple[str, str, str, str]]:
         yield f"SQNR of '{name}'", "", _db(distance["sqnr_db"]), f"cosine {distance['cosine']:.4f}"
     if report.quality.get("top1") is not None:
         yield "top-1 agreement", "", f"{report.quality['top1']:.1%}", f"{report.quality['samples']} inputs"
-    if report.quality.get("detections") is not None:
-        yield "detections agreeing", "", f"{report.quality['detections']:.1%}", f"{report.quality['samples']} inputs"
+    for kind in ("detections", "texts"):
+        if report.quality.get(kind) is not None:
+            yield f"{kind} agreeing", "", f"{report.quality[kind]:.1%}", f"{report.quality['samples']} inputs"
 
 
 def _budget(report: RunReport) -> Iterator[str]:

@@ -38,6 +38,19 @@ def test_detections():
     assert value([(boxes(), boxes())])[1] == 1
 
 
+def words(*letters):
+    """Probabilities of a blank and two characters, place by place."""
+    return np.eye(3, dtype=np.float32)[None, letters]
+
+
+def test_texts():
+    characters = {"character": "a\nb"}
+    name, found = value([(words(1, 0, 2), words(1, 1, 2)), (words(1, 2), words(2, 1))], characters)
+    assert name.endswith("(texts)")
+    assert found == 0.5
+    assert value([(words(1, 2), words(1, 2)[..., :2])], characters)[1] == 0
+
+
 def test_other_outputs_by_energy():
     plane = np.full((1, 2, 8, 8), 2.0, np.float32)
     name, found = value([(plane, plane * 1.1)])

@@ -19,7 +19,7 @@ class Closeness:
 
     Attributes:
         parts: SQNR in dB of each float output; boxes and scores of a known detector count as two.
-        agreement: Share of equal top classes, or F1 of the confident detections, 0..1; None for other models.
+        agreement: Share of equal top classes or texts, or F1 of the confident detections, 0..1; None for other models.
     """
 
     parts: dict[str, float]
@@ -59,5 +59,4 @@ def closeness(graph: Graph, reference: Graph, samples: Iterable[Sample], *, thre
         wanted, given = (session.run(sample.feeds) for session in sessions)
         answers.update(wanted, given, sample)
     agreement = answers.result()
-    share = agreement.detections if agreement.detections is not None else agreement.top1
-    return Closeness({name: distance.sqnr_db for name, distance in agreement.parts.items()}, share)
+    return Closeness({name: distance.sqnr_db for name, distance in agreement.parts.items()}, agreement.share)
