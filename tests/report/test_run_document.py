@@ -81,7 +81,7 @@ def test_nothing_changed():
 def test_models_that_read_text_are_judged_by_their_texts():
     found = report(metric=None, quality={"texts": 0.9, "samples": 20, "worst_sqnr_db": 25.0})
     assert found.agreement == 0.9
-    assert "90.0%" in row(run_document(found), "texts that agree").values
+    assert "90.0%" in row(run_document(found), "texts that agree").cells
 
 
 def test_made_up_pictures_prove_nothing():
