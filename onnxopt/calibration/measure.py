@@ -1,7 +1,7 @@
 """From a graph, tensor names and samples to ranges: plan, sweep once, choose."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.collect import collect
@@ -15,6 +15,7 @@ from onnxopt.calibration.methods import (
     compute_range,
     needs_histogram,
 )
+from onnxopt.calibration.statistics import TensorStatistics
 from onnxopt.calibration.table import CalibrationEntry, CalibrationTable
 from onnxopt.calibration.useful import useful_part
 from onnxopt.data import Dataset
@@ -25,10 +26,17 @@ from onnxopt.targets import Target
 
 @dataclass(frozen=True)
 class Ranging:
-    """How ranges are chosen: see `calibration.methods`."""
+    """How ranges are chosen: see `calibration.methods`.
+
+    Attributes:
+        method: The method.
+        percentile: Its share of values kept, in percent.
+        histogram: Whether to gather histograms where this method needs none, for another to be tried.
+    """
 
     method: Method = DEFAULT_METHOD
     percentile: float = DEFAULT_PERCENTILE
+    histogram: bool = field(default=False, compare=False)
 
 
 def measure_ranges(
@@ -52,10 +60,30 @@ def measure_ranges(
     """
     graph.sort()
     plan = plan_statistics(graph, names)
-    statistics = collect(graph, plan, samples, shapes, histogram=needs_histogram(ranging.method), threads=cores())
+    histogram = ranging.histogram or needs_histogram(ranging.method)
+    statistics = collect(graph, plan, samples, shapes, histogram=histogram, threads=cores())
+    sources = {d.name: d.sources for d in plan.derived}
+    return choose_ranges(graph, statistics, target, ranging, sources), len(plan.measured)
+
+
+def choose_ranges(
+    graph: Graph,
+    statistics: dict[str, TensorStatistics],
+    target: Target,
+    ranging: Ranging,
+    sources: Mapping[str, tuple[str, ...]],
+) -> CalibrationTable:
+    """Ranges of tensors that have been measured.
+
+    Args:
+        graph: The float model.
+        statistics: Of each tensor.
+        target: Whose number format the ranges are for.
+        ranging: Method and its options.
+        sources: Tensors that others' statistics follow from.
+    """
     table = CalibrationTable()
     table.statistics = statistics
-    sources = {d.name: d.sources for d in plan.derived}
     tensors = graph.tensors()
     for name, seen in statistics.items():
         kind = target.format_from(min(0.0, seen.minimum))
@@ -67,4 +95,4 @@ def measure_ranges(
             chosen = compute_range(seen, method, percentile=ranging.percentile, scheme=scheme)
         chosen = useful_part(graph, tensors[name], chosen)
         table[name] = CalibrationEntry(chosen.low, chosen.high, method, seen.images, sources.get(name, ()))
-    return table, len(plan.measured)
+    return table

@@ -5,18 +5,31 @@
 3. Those of Q/DQ pairs that `strip-qdq` took out are kept (see `calibration.given`).
 4. Ranges that follow from another tensor's are derived (see `calibration.derive`).
 5. One streaming sweep over the calibration samples serves all of them, in constant memory.
+6. Which method makes the better ranges differs from model to model, by eight dB and more. Where none is named, each is
+   tried on held-out samples: weights stay float, every quantizer gets a switch (see `evaluation.sensitivity`), and the
+   method stays that leaves the outputs the least noise. Quantizers that ruin the outputs alone are off meanwhile; they
+   would drown all others, and `keep-float` takes care of them.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.given import GivenRanges, entries
-from onnxopt.calibration.measure import Ranging
+from onnxopt.calibration.measure import Ranging, choose_ranges
 from onnxopt.calibration.methods import DEFAULT_METHOD, DEFAULT_PERCENTILE, METHODS, Method
-from onnxopt.calibration.store import complete, open_table
+from onnxopt.calibration.store import TableFile, complete, open_table
 from onnxopt.calibration.table import CalibrationTable
-from onnxopt.placement import plan
+from onnxopt.evaluation.agreement import decibels
+from onnxopt.evaluation.float_outputs import FloatOutputs
+from onnxopt.evaluation.sensitivity import Switchboard
+from onnxopt.placement import Placement, plan
+from onnxopt.runtime.host import cores
+
+RANKED_ON, JUDGED_ON = 1, 8  # held-out samples
+RUINOUS = 12.0  # dB of the outputs with one quantizer alone
+GAIN = 0.5  # dB by which a method must be better than the usual one; less is chance
 
 
 class Calibrate(Pass):
@@ -37,7 +50,11 @@ class Calibrate(Pass):
     provides = (CalibrationTable, Ranging)
     needs_data = True
 
-    method: str = option(default=DEFAULT_METHOD, help="How far a range reaches.", choices=METHODS)
+    method: str | None = option(
+        default=None,
+        help="How far a range reaches; default: by the method that keeps held-out outputs closest.",
+        choices=METHODS,
+    )
     percentile: float = option(
         default=DEFAULT_PERCENTILE, help="Share of values kept, in percent, by percentile and auto.", low=50, high=100
     )
@@ -46,15 +63,19 @@ class Calibrate(Pass):
     def run(self, graph: Graph, context: Context) -> bool:
         """Sweep once and leave the table."""
         placement = plan(graph, context.target, context.get(Shapes), self.ignore)
-        ranging = Ranging(cast("Method", self.method), self.percentile)
-        if self.percentile != DEFAULT_PERCENTILE and self.method not in {"percentile", "auto"}:
+        if self.percentile != DEFAULT_PERCENTILE and self.method not in {None, "percentile", "auto"}:
             context.note(graph.source, f"percentile={self.percentile:g} has no effect with method={self.method}")
         names = list(placement.tensors)
         table = open_table(graph, names, context)
         read = len(names) - len(table.missing(names))
         known = _given(graph, table, context)
         kept = sum(name in known for name in names)
+        choose = self.method is None and _can_choose(graph, context, placement, table)
+        ranging = Ranging(cast("Method", self.method or DEFAULT_METHOD), self.percentile, histogram=choose)
         measured, derived = complete(graph, names, table, ranging, context)
+        if self.method is None:
+            ranging = _Choice(graph, context, placement, table).run(ranging) if choose else ranging
+            context.resolve(method=ranging.method)
         context.put(table)
         context.put(ranging)
         if read:
@@ -76,3 +97,68 @@ def _given(graph: Graph, table: CalibrationTable, context: Context) -> set[str]:
     for name in names:
         table[name] = known[name]
     return set(names)
+
+
+def _can_choose(graph: Graph, context: Context, placement: Placement, table: CalibrationTable) -> bool:
+    """Whether there is something to choose and to judge by."""
+    if context.synthetic or context.fit is None or context.holdout is None:
+        return False
+    return bool(placement.weights and table.missing(placement.tensors)) and graph.opset >= context.target.opset_floor
+
+
+class _Choice:
+    """Which method is the best one for a model whose tensors have been measured with histograms."""
+
+    def __init__(self, graph: Graph, context: Context, placement: Placement, table: CalibrationTable) -> None:
+        assert context.holdout is not None
+        self.graph, self.context, self.placement, self.table = graph, context, placement, table
+        self.wanted = FloatOutputs(graph, [s.feeds for s in context.holdout.take(JUDGED_ON)], threads=cores())
+
+    def run(self, usual: Ranging) -> Ranging:
+        """Try all, put the ranges of the best one into the table, and into the user's file if this run writes it."""
+        off: frozenset[str] = frozenset()
+        noise = {usual: self.noise(self.table, off)}
+        if decibels(noise[usual]) < RUINOUS:
+            off = self._ruinous()
+            noise = {usual: self.noise(self.table, off)}
+        others = {m: self._ranges(Ranging(m, usual.percentile)) for m in METHODS if m != usual.method}
+        noise |= {Ranging(m, usual.percentile): self.noise(table, off) for m, table in others.items()}
+        self.context.record.details["sqnr_db"] = {r.method: decibels(n) for r, n in noise.items()}
+        best = min(noise, key=lambda r: noise[r])
+        if best == usual or decibels(noise[best]) < decibels(noise[usual]) + GAIN:
+            return usual
+        self._keep(others[best.method])
+        return best
+
+    def noise(self, table: CalibrationTable, off: frozenset[str]) -> float:
+        """Noise of held-out outputs with the ranges of a table, all quantizers on but some."""
+        board = self._board(table)
+        return self.wanted.noise(board.quantized(table, set(board.groups) - off))
+
+    def _board(self, table: CalibrationTable) -> Switchboard:
+        return Switchboard(self.graph, self.context.target, self.placement, table, threads=cores())
+
+    def _ruinous(self) -> frozenset[str]:
+        """Groups of tensors that ruin the outputs alone."""
+        board = self._board(self.table)
+        alone = {g: self.wanted.noise(board.quantized(self.table, {g}), RANKED_ON) for g in board.groups}
+        return frozenset(g for g, noise in alone.items() if decibels(noise) < RUINOUS)
+
+    def _ranges(self, ranging: Ranging) -> CalibrationTable:
+        """A copy of the table with ranges chosen by another method where they were measured."""
+        found = choose_ranges(self.graph, self.table.statistics, self.context.target, ranging, self._sources)
+        copy = CalibrationTable(self.table.model)
+        for name in self.table:
+            copy[name] = found[name] if name in found else self.table[name]
+        return copy
+
+    @property
+    def _sources(self) -> Mapping[str, tuple[str, ...]]:
+        return {name: self.table[name].derived_from for name in self.table}
+
+    def _keep(self, found: CalibrationTable) -> None:
+        for name in found:
+            self.table[name] = found[name]
+        file = self.context.get(TableFile) if self.context.has(TableFile) else None
+        if file is not None and file.found is None:
+            self.table.save(file.path)
