@@ -12,6 +12,7 @@ print(result.report.to_json())
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import onnx
@@ -30,6 +31,15 @@ from onnxopt.targets import Target
 __all__ = ["Result", "optimize"]
 
 Passes = str | Iterable[Pass | str]
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "model": ((str, Path, onnx.ModelProto, Graph), "a file, an onnx.ModelProto or an onnxopt.Graph"),
+    "recipe": ((str, Path, recipes.Recipe, NoneType), "a file or an onnxopt.recipe.Recipe"),
+    "target": ((str, Target, NoneType), "a name or an onnxopt.targets.Target"),
+    "require": ((str, NoneType), "gates in one text, such as 'map>=-1pt,speedup>=1.2'"),
+    "samples": ((int, NoneType), "a whole number"),
+    "input_shapes": ((Mapping, NoneType), "a mapping from input names to shapes"),
+}
 
 
 def optimize(
@@ -78,6 +88,7 @@ def optimize(
         OptimizationError: A pass broke its promise, outputs are not finite, or the budget is missed.
         GateMissed: The result does not keep what `require` asks for, with or without `keep_anyway`.
     """
+    _check_types(model=model, recipe=recipe, target=target, require=require, samples=samples, input_shapes=input_shapes)
     said = recipes.load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
     if passes is None and said is None:
         raise UsageError("nothing to do: give passes or a recipe")
@@ -92,3 +103,10 @@ def optimize(
     )
     result = optimization.run(verify, observers)
     return replace(result, findings=optimization.findings(result.graph)) if findings else result
+
+
+def _check_types(**given: object) -> None:
+    for name, value in given.items():
+        kinds, wanted = _TYPES[name]
+        if not isinstance(value, kinds):
+            raise UsageError(f"optimize: {name} is a value of type {type(value).__name__}; give {wanted}")

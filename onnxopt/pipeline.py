@@ -208,11 +208,15 @@ def resolve(pipeline: Pipeline | str | Iterable[Pass | str]) -> list[Stage]:
         pipeline = parse(pipeline)
     if isinstance(pipeline, Pipeline):
         return [_stage(entry) for entry in pipeline.entries]
+    if not isinstance(pipeline, Iterable):
+        raise UsageError(f"passes: a value of type {type(pipeline).__name__}; give text, or a list of passes and texts")
     stages: list[Stage] = []
     for item in pipeline:
         if isinstance(item, Pass):
             options = {k: v for k, v in item.option_values().items() if v is not None}
             stages.append(Stage(str(Entry(item.name, options)), (Step((item,)),)))
+        elif isinstance(item, type) and issubclass(item, Pass):
+            raise UsageError(f"passes: {item.__name__} is a class; give one of it, {item.__name__}()")
         else:
             stages += resolve(item)
     return stages

@@ -155,3 +155,35 @@ def test_a_ruined_model_is_called_one(ratio, ruined):
     passes = f"prune{{ratio={ratio}, align=1, compensation=false}}"
     report = optimize(parse_graph(net), passes, keep_anyway=True).report
     assert any("hardly those of the model" in warning for warning in report.warnings) == ruined
+
+
+class Idle(Pass):
+    """Does nothing.
+
+    Effect: exact. Nothing changes.
+    """
+
+    name = "idle"
+    effect = "exact"
+
+    def run(self, graph, context):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"model": CLASSIFIER.read_bytes()}, "model is a value of type bytes; give a file"),
+        ({"model": None}, "model is a value of type NoneType"),
+        ({"target": 3}, "target is a value of type int; give a name"),
+        ({"require": ["size<=3MB"]}, "require is a value of type list; give gates in one text"),
+        ({"samples": 1.5}, "samples is a value of type float; give a whole number"),
+        ({"input_shapes": [1]}, "input_shapes is a value of type list"),
+        ({"passes": 1}, "passes: a value of type int"),
+        ({"passes": [1]}, "passes: a value of type int"),
+        ({"passes": [Idle]}, r"Idle is a class; give one of it, Idle\(\)"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(arguments, said):
+    with pytest.raises(UsageError, match=said):
+        optimize(**{"model": CLASSIFIER, "passes": "simplify", **arguments})

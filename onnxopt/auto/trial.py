@@ -116,14 +116,15 @@ class Trial:
     def highest_drop(self) -> float:
         """The upper end of the drop's interval; where there is none, twice the drop itself.
 
-        Draws that do not differ say less than they seem to: what none of n pictures shows has, at 95 %, a probability
-        below 3 / n (the rule of three). A model that gives the same outputs is beyond doubt.
+        Where no draw loses anything they say less than they seem to: what none of n pictures shows has, at 95 %, a
+        probability below 3 / n (the rule of three). A model that gives the same outputs is beyond doubt.
         """
         verdict, interval = self.verdict, self.verdict.interval
         if interval is None:
             return 2 * max(verdict.drop, 0.0)
         shares = min(verdict.before, verdict.after) >= 0 and max(verdict.before, verdict.after) <= 1
-        if interval.low < interval.high or self.sqnr_db >= SAME or not shares:
+        differ = interval.low < interval.high and interval.high > 0
+        if differ or self.sqnr_db >= SAME or not shares:
             return interval.high
         return max(interval.high, min(1.0, 3 / verdict.pictures))
 

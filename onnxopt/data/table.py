@@ -64,12 +64,15 @@ def _rows(path: Path) -> Iterator[_Row]:
 
 
 def _labels(rows: Sequence[_Row]) -> Iterator[Label]:
+    empty = [row for row in rows if row.label is not None and not row.label.strip()]
+    if empty and len(empty) < len(rows):
+        raise UsageError(f"{empty[0].where}: no label, as other lines have; leave the picture out, or all labels")
     # One odd cell among numbers is a mistake; one number among words is a word.
     words = sum(row.label is not None and _number(row.label) is None for row in rows)
     for row in rows:
         if row.text is not None:
             yield Known(row.text)
-        elif row.label is None:
+        elif row.label is None or empty:
             yield UNLABELLED
         elif 2 * words > len(rows):
             yield Known(row.label)

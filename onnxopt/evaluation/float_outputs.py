@@ -8,13 +8,19 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from onnxopt.data import Feeds
 from onnxopt.evaluation.agreement import DistanceSums
 from onnxopt.evaluation.decoding import Reader
 from onnxopt.graph import Graph
 from onnxopt.runtime.ort import OrtSession
 
+LEAST = 0.1  # of the mean power of a signal
+
 Run: TypeAlias = Callable[[Feeds], Feeds]
+FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 
 class FloatOutputs:
@@ -51,5 +57,31 @@ class FloatOutputs:
         return min(self.sqnr_db(run, most).values(), default=math.inf)
 
     def noise(self, run: Run, most: int | None = None) -> float:
-        """Power of the error over that of the signal, summed over the parts: 0 where all are equal."""
-        return sum(10 ** (-db / 10) for db in self.sqnr_db(run, most).values())
+        """Power of the error over that of the signal: the mean over samples, summed over the parts.
+
+        Each sample counts as much as any other, unlike in `sqnr_db`, where the one with most to see decides. One with
+        next to no signal is measured by that of the others.
+
+        Args:
+            run: The candidate: from a sample's inputs to its outputs.
+            most: Look at so many samples, the first ones; None: at all.
+
+        Returns:
+            0 where all are equal, infinite where something is no number or of another shape.
+        """
+        powers: dict[str, list[tuple[float, float]]] = {}
+        for feeds, wanted in self._wanted[:most]:
+            given = self._reader.parts(run(feeds), feeds)
+            for name, values in wanted.items():
+                sums = DistanceSums()
+                sums.update(values, given[name])
+                error = sums.error if sums.compared and math.isfinite(sums.error) else math.inf
+                powers.setdefault(name, []).append((sums.signal, error))
+        return sum(_mean_noise(*np.array(rows).T) for rows in powers.values())
+
+
+def _mean_noise(signal: FloatArray, error: FloatArray) -> float:
+    least = LEAST * signal.mean()
+    if least == 0:
+        return math.inf if error.any() else 0.0
+    return float(np.mean(error / np.maximum(signal, least)))

@@ -14,6 +14,8 @@ from onnxopt.evaluation.choosing import AGREEMENT, choose_metric
 from onnxopt.evaluation.metrics import Metric, load_metric
 from onnxopt.graph import Graph
 
+UNSUITED = "the labels do not suit what the model gives"
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -55,7 +57,7 @@ def choose_judgement(
     found = choose_metric(graph, evaluation)
     if found is None:
         labelled = next(iter(evaluation)).label is not None
-        return Judgement(None, "the labels do not suit what the model gives" if labelled else "there are no labels")
+        return Judgement(None, UNSUITED if labelled else "there are no labels")
     try:
         return Judgement(load_metric(found, metadata=graph.metadata), "it suits the labels; --metric names another")
     except UsageError as error:

@@ -22,7 +22,7 @@ from onnxopt.graph import Graph
 from onnxopt.manager import Observer, check_requirements
 from onnxopt.observers.verify import Level, Verify
 from onnxopt.optimization.findings import Pair
-from onnxopt.optimization.judging import Judgement, choose_judgement
+from onnxopt.optimization.judging import UNSUITED, Judgement, choose_judgement
 from onnxopt.optimization.outcome import measure_outcome, time_stage
 from onnxopt.optimization.subject import Subject
 from onnxopt.pass_api import Context
@@ -144,6 +144,8 @@ class Optimization:
         if not self.samples.synthetic and not subject.cannot_run:
             self.warnings += doctor.warnings(subject.graph, subject.inputs, self.samples.data, subject.costs.total_macs)
         self.judgement = self._judgement(suited=budget is not None)
+        if self.judgement.why == UNSUITED:
+            self.warnings.append(f"{UNSUITED}: they are not used, and agreement with the float model judges")
         gates.check_judgeable(
             self.gates, metric=self.metric, cannot_time=subject.why_not_measured, cannot_run=subject.why_not_run
         )

@@ -160,7 +160,7 @@ class _Planner:
         """Reason for which a weighted node stays float; empty where it is an anchor."""
         weight = self.graph.constant(node.inputs[1]) if len(node.inputs) > 1 else None
         checks = (
-            (self._ignored(node), "named in ignore"),
+            (self._ignored(node), "asked to stay float"),
             (is_expectation(self.graph, node), "expectation over bins: part of the decode tail"),
             (weight is None, "its weights are computed at run time"),
             (node.outputs[0].name in self.unfused, self.unfused.get(node.outputs[0].name, "")),

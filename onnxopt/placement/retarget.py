@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxopt.calibration.bounds import ANY, Interval, output_bounds
 from onnxopt.calibration.given import GivenCodes, GivenRange, GivenRanges, span, spread
+from onnxopt.errors import UsageError
 from onnxopt.graph import Array, Constant, Graph, Node, Tensor, is_standard, label
 from onnxopt.placement.strip import PAIR, dequantized
 from onnxopt.placement.tail import FEATURE_OPS, find_tail
@@ -59,6 +60,24 @@ def integer_operator(graph: Graph) -> Node | None:
     """The first operator that computes with integers itself, as in QOperator format and dynamic quantization."""
     known = (n for n in graph.walk() if is_standard(n) or n.domain == "com.microsoft")
     return next((n for n in known if n.op in _INTEGER_OPS or n.op.startswith(_INTEGER_PREFIXES)), None)
+
+
+def refuse_pairs(graph: Graph, advice: str) -> None:
+    """Raise where a Q or DQ is in the graph.
+
+    Args:
+        graph: What should be a float model.
+        advice: What to do about pairs that could be taken out.
+
+    Raises:
+        UsageError: Names the node, and says what to do.
+    """
+    node = next((n for n in graph.walk() if is_pair(n)), None)
+    if node is None:
+        return
+    why = why_left(graph, node)
+    advice = f"{why}, so strip-qdq cannot take it out; give the float model" if why else advice
+    raise UsageError(f"{graph.source} is quantized already: it holds {label(node)}; {advice}")
 
 
 def is_quantized(graph: Graph) -> bool:

@@ -50,6 +50,13 @@ class StageRecord:
     latency: dict[str, float] | None = None
 
     @property
+    def idle(self) -> str:
+        """What there is to say where no pass changed the graph; empty where one did."""
+        if any(record.changed for record in self.passes):
+            return ""
+        return "left the graph as it was" if any(record.counts for record in self.passes) else "changed nothing"
+
+    @property
     def passes(self) -> list[PassRecord]:
         """All records in the order the passes ran."""
         return [record for _, records in self.steps for record in records]

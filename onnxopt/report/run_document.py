@@ -66,7 +66,7 @@ def run_lines(report: RunReport) -> Iterator[str]:
 
 
 def _what(report: RunReport) -> str:
-    kept = [s.text for s in report.stages if s.kept and any(r.changed for r in s.passes)]
+    kept = [s.text for s in report.stages if s.kept and not s.idle]
     undone = [s.text for s in report.stages if not s.kept]
     done = f"{Path(report.model['source']).name} went through {' and '.join(kept)}" if kept else "Nothing was changed"
     on = f" for {report.target['name']}"
@@ -122,7 +122,7 @@ def _data(report: RunReport) -> str:
 
 
 def _stage(stage: StageRecord) -> Stage:
-    verdict = stage.reason if not stage.kept else "" if any(r.changed for r in stage.passes) else "changed nothing"
+    verdict = stage.idle if stage.kept else stage.reason
     if stage.kept and stage.latency is not None:
         verdict = f"{stage.latency['speedup']:.2f} {TIMES} as fast as before it, ± {stage.latency['spread']:.2f}"
     return Stage(stage.text, stage.kept, verdict, tuple(_counted(stage.passes)), tuple(_noted(stage.passes)))

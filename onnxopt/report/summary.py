@@ -131,8 +131,8 @@ def _alone(report: RunReport) -> Iterator[str]:
 def _verdict(stage: StageRecord) -> str:
     if not stage.kept:
         return stage.reason
-    if not any(record.changed for record in stage.passes):
-        return "changed nothing"
+    if stage.idle:
+        return stage.idle
     if stage.latency is None:
         return "done"
     return f"done, {stage.latency['speedup']:.2f} x as fast as before ± {stage.latency['spread']:.2f}"

@@ -16,6 +16,7 @@ from onnxopt.evaluation.metrics import Metric, Scoring, load_metric
 from onnxopt.evaluation.predictions import Predictions
 from onnxopt.evaluation.throughput import Timed, batch_size, run_all
 from onnxopt.optimization.findings import Pair
+from onnxopt.optimization.judging import UNSUITED
 from onnxopt.optimization.subject import Subject
 from onnxopt.report.evaluation import Evaluation, Speed
 from onnxopt.report.findings import Findings
@@ -112,7 +113,7 @@ class Work:
         elif self.reference is None:
             self._refuse_unjudged(next(iter(self.samples)))
         elif not agreement and next(iter(self.samples)).label is not None:
-            self.warnings.append("the labels do not suit what the model gives: nothing is scored by them")
+            self.warnings.append(f"{UNSUITED}: nothing is scored by them")
         gates.check_judgeable(self.gates, metric=self.metric, cannot_time=self.subject.why_not_run)
         for gate in self.gates:
             if self.reference is None and gate.needs_reference:

@@ -27,7 +27,7 @@ from onnxopt.evaluation.sensitivity import Switchboard
 from onnxopt.placement import Placement, plan
 from onnxopt.runtime.host import cores
 
-RANKED_ON, JUDGED_ON = 1, 8  # held-out samples
+RANKED_ON, JUDGED_ON = 1, 16  # held-out samples
 RUINOUS = 12.0  # dB of the outputs with one quantizer alone
 GAIN = 0.5  # dB by which a method must be better than the usual one; less is chance
 

@@ -29,6 +29,7 @@ from onnxopt.evaluation.agreement import decibels
 from onnxopt.evaluation.float_outputs import FloatOutputs
 from onnxopt.evaluation.sensitivity import Switchboard
 from onnxopt.placement import Placement, plan
+from onnxopt.placement.retarget import refuse_pairs
 from onnxopt.runtime.host import cores
 
 RANKED_ON, JUDGED_ON = 1, 8  # samples to rank on, and held-out ones
@@ -65,13 +66,14 @@ class FitRanges(Pass):
     most: int = option(default=0, help="Try so many ranges, those that cost most; 0: none.", low=0)
     samples: int = option(default=8, help="Fit on so many samples.", low=1)
     shares: tuple[str, ...] | None = option(
-        default=None, help="Give tensors these shares of their ranges ('tensor=0.8'); default: search."
+        default=None, help='Give tensors these shares of their ranges, as in shares=["tensor=0.8"]; default: search.'
     )
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Search, unless the shares are given, and change the table."""
         if self.shares is None and not self.most:
             return False
+        refuse_pairs(graph, f"put {self.name} before insert-qdq")
         placement = plan(graph, context.target, context.get(Shapes))
         table = context.get(CalibrationTable)
         complete(graph, list(placement.tensors), table, context.get(Ranging), context)
@@ -79,7 +81,7 @@ class FitRanges(Pass):
             reach = self._found(graph, context, placement, table)
             context.resolve(shares=tuple(f"{name}={share!r}" for name, share in reach.items()))
         else:
-            reach = _parsed(self.shares, placement)
+            reach = _unfitted(_parsed(self.shares, placement), placement, table)
         if reach:
             self._keep(context, table, _scaled(table, placement, reach))
             context.count("ranges fitted", len(reach))
@@ -126,7 +128,9 @@ class _Search:
 
     def run(self) -> Reach:
         everything = self.board.quantized(self.table, self.board.groups)
-        if self.wanted.worst_sqnr_db(everything) >= self.options.enough:
+        reached = self.wanted.worst_sqnr_db(everything)
+        if reached >= self.options.enough:
+            self._stay(f"outputs have {reached:.1f} dB, and {self.options.enough:g} dB are enough")
             return {}
         reach = self._cured()
         on = [name for name in self.ranked if self._is_sound(self.alone[name]) or name in reach]
@@ -138,11 +142,12 @@ class _Search:
         before, after = (self.noise(r, on, held_out) for r in ({}, reach))
         self.context.record.details["sqnr_db"] = {"before": decibels(before), "fitted": decibels(after)}
         if reach and after > GAIN * before:
-            self.context.note(
-                self.graph.source, "ranges stay as they were calibrated: others did not help held-out samples"
-            )
+            self._stay("others did not help held-out samples")
             return {}
         return reach
+
+    def _stay(self, why: str) -> None:
+        self.context.note(self.graph.source, f"ranges stay as they were calibrated: {why}")
 
     def _cured(self) -> Reach:
         """Reach of those that ruin the outputs, fitted alone, where it ends that."""
@@ -210,6 +215,12 @@ def _scaled(table: CalibrationTable, placement: Placement, reach: Reach) -> Cali
             entry = CalibrationEntry(low, high, FITTED, entry.images)
         scaled[tensor.name] = entry
     return scaled
+
+
+def _unfitted(reach: Reach, placement: Placement, table: CalibrationTable) -> Reach:
+    """Without those whose ranges the user's table has as they were fitted: a share applies once."""
+    fitted = {t.wider for t in placement.tensors.values() if table[t.name].method == FITTED}
+    return {name: share for name, share in reach.items() if name not in fitted}
 
 
 def _parsed(shares: tuple[str, ...], placement: Placement) -> Reach:

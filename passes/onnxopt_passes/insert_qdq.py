@@ -5,6 +5,8 @@
 3. `placement.emit` writes the pairs.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnxopt import Context, Graph, Pass, option
@@ -13,10 +15,9 @@ from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import UsageError
-from onnxopt.graph import label
 from onnxopt.placement import FloatNodes, emit, plan
 from onnxopt.placement.reference import fake_quantized
-from onnxopt.placement.retarget import is_pair, why_left
+from onnxopt.placement.retarget import refuse_pairs
 from onnxopt.placement.tail import FEATURE_OPS
 
 
@@ -42,7 +43,7 @@ class InsertQDQ(Pass):
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Place and emit."""
-        _refuse_pairs(graph)
+        refuse_pairs(graph, "run strip-qdq before")
         if graph.opset < context.target.opset_floor:
             raise UsageError(f"insert-qdq needs opset {context.target.opset_floor}; run upgrade-opset before")
         kept = context.get(FloatNodes).names if context.has(FloatNodes) else ()
@@ -51,7 +52,7 @@ class InsertQDQ(Pass):
             context.note(where, reason)
         context.put(FloatModel(graph.copy()))
         if not placement.weights:
-            context.note(graph.source, f"nothing to quantize: {_why_nothing(graph)}")
+            context.note(graph.source, f"nothing to quantize: {_why_nothing(graph, kept)}")
             return False
         given = context.get(GivenRanges) if context.has(GivenRanges) else None
         emit(graph, context.target, placement, context.get(CalibrationTable), given)
@@ -64,18 +65,10 @@ class InsertQDQ(Pass):
         return fake_quantized(after)
 
 
-def _why_nothing(graph: Graph) -> str:
+def _why_nothing(graph: Graph, kept: Sequence[str]) -> str:
+    if kept:
+        return "all that the target runs in int8 was kept float"
     weights = [graph.constant(t) for n in graph.nodes_of(*FEATURE_OPS) for t in n.inputs[1:2]]
     if any(w is not None and w.dtype == np.float16 for w in weights):
         return "its weights are float16; give the float32 export"
     return "no weighted operator that the target runs in int8"
-
-
-def _refuse_pairs(graph: Graph) -> None:
-    """Raise where a Q or DQ is left in the graph, saying which and what to do."""
-    node = next((n for n in graph.walk() if is_pair(n)), None)
-    if node is None:
-        return
-    why = why_left(graph, node)
-    advice = f"{why}, so strip-qdq cannot take it out; give the float model" if why else "run strip-qdq before"
-    raise UsageError(f"{graph.source} is quantized already: it holds {label(node)}; {advice}")

@@ -28,6 +28,7 @@ from onnxopt.evaluation.float_outputs import FloatOutputs
 from onnxopt.evaluation.sensitivity import Switchboard
 from onnxopt.graph import label
 from onnxopt.placement import FloatNodes, Placement, plan
+from onnxopt.placement.retarget import refuse_pairs
 from onnxopt.placement.tail import FEATURE_OPS
 from onnxopt.placement.trial import quantized
 from onnxopt.runtime.host import cores
@@ -64,6 +65,7 @@ class KeepFloat(Pass):
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Search, unless the nodes are given."""
+        refuse_pairs(graph, f"put {self.name} before insert-qdq")
         names = self.nodes
         if names is None:
             names = self._found(graph, context)
@@ -74,6 +76,10 @@ class KeepFloat(Pass):
             raise UsageError(f"keep-float: no node writes a tensor '{unknown}' at this place in the pipeline")
         self._report(graph, context, names)
         if names:
+            placement = plan(graph, context.target, context.get(Shapes))
+            int8 = {n.outputs[0].name for n in graph.nodes if id(n) in placement.consumers}
+            for name in sorted({*names} - int8):
+                context.note(name, f"no node that {context.target.name} runs in int8 writes it; nothing to keep float")
             placement = plan(graph, context.target, context.get(Shapes), names)
             complete(graph, list(placement.tensors), context.get(CalibrationTable), context.get(Ranging), context)
         context.put(FloatNodes(names))

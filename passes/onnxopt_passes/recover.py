@@ -59,7 +59,7 @@ class Recover(Pass):
         unknown = [s for s in steps or () if s not in STEPS]
         if unknown:
             raise UsageError(f"recover has no step '{unknown[0]}'; the steps are {', '.join(STEPS)}")
-        if steps is None and not LEVELS[self.level]:
+        if not LEVELS[self.level]:
             return False
         if context.has(GivenRanges) and not context.get(GivenRanges).empty():
             context.note(graph.source, "was quantized when it came, perhaps trained so; its weights stay as they were")

@@ -49,6 +49,8 @@ def test_what_no_picture_shows_is_not_sure_unless_outputs_are_the_same():
     assert unseen.highest_drop == pytest.approx(0.03)
     assert not unseen.surely_keeps
     assert same.surely_keeps
+    gained = replace(unseen.verdict, before=0.99, after=0.995, drop=-0.005, interval=Interval(-0.01, 0.0, 2000))
+    assert replace(unseen, verdict=gained).highest_drop == pytest.approx(0.03)
     assert choose([unseen, same]).safe is same
 
 

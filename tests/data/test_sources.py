@@ -82,6 +82,10 @@ class TestTable:
         assert labels(dataset) == [1]
         assert "b.png" in dataset.notes[0]
 
+    def test_an_empty_column_of_labels_is_none(self, tmp_path, draw, rgb_input):
+        draw(tmp_path / "a.png")
+        assert labels(opened(write(tmp_path / "v.csv", "file,label\na.png,\na.png, \n"), rgb_input)) == [None, None]
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
@@ -89,6 +93,7 @@ class TestTable:
             ("", "no header line"),
             ("file,label\n", "names no pictures"),
             ("file,label\na.png,1\na.png,cat\n", "line 3: the label 'cat' is not a class number"),
+            ("file,label\na.png,1\na.png, \n", "line 3: no label, as other lines have"),
             ("file,label\na.png,-1\n", "line 2: the class number -1 is negative"),
             ("file,label\na.png\n", "line 2: 1 columns where the header has 2"),
             ("file,label\nb.png,1\n", "none of the 1 pictures .* was found; looked in .*images"),

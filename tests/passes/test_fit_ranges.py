@@ -21,6 +21,7 @@ from onnxopt.targets.ort import ORT
 from onnxopt.testing import parse_graph
 from onnxopt_passes.calibrate import Calibrate
 from onnxopt_passes.fit_ranges import FitRanges
+from onnxopt_passes.insert_qdq import InsertQDQ
 
 NET = """(float[1,8,12,12] x) => (float[1,8,6,6] y)
 <float[8,8,3,3] w1, float[8,8,3,3] w2, float[8,8,3,3] w3> {
@@ -167,3 +168,21 @@ def test_the_pipeline_fits():
     result = optimize(network(), "quantize{ranges=4}", data=None)
     [stage] = result.report.stages
     assert any(p.name == "fit-ranges" for p in stage.passes)
+
+
+def test_the_resolved_shares_apply_once_where_the_table_holds_them(tmp_path):
+    file = tmp_path / "ranges.json"
+    graph = network()
+    context = calibrated(graph, artefacts=[TableFile.at(file)])
+    record = run_pass(FitRanges(enough=60, most=16), graph, context, [])
+    again = calibrated(graph, artefacts=[TableFile.at(file)])
+    run_pass(FitRanges(shares=record.options["shares"]), graph, again, [])
+    assert again.get(CalibrationTable).to_json() == context.get(CalibrationTable).to_json()
+
+
+def test_a_quantized_graph_is_refused():
+    graph = network()
+    context = calibrated(graph)
+    run_pass(InsertQDQ(), graph, context, [])
+    with pytest.raises(UsageError, match=r"quantized already.*put fit-ranges before insert-qdq"):
+        run_pass(FitRanges(most=4), graph, context, [])

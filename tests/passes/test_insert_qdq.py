@@ -93,7 +93,7 @@ def test_an_excluded_layer_really_stays_float():
     _, graph, record, _ = quantized(ignore=("Conv_2",))
     kernels = OrtRuntime().kernels(graph.to_proto())
     assert "Conv_2" in kernels.floating
-    assert ("Conv 'Conv_2'", "named in ignore") in record.notes
+    assert ("Conv 'Conv_2'", "asked to stay float") in record.notes
 
 
 def test_quantized_models_are_refused():

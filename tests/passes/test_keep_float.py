@@ -37,6 +37,11 @@ NET = """(float[1,8,12,12] x) => (float[1,8,4,4] y)
 INPUTS = (InputSpec("x", (1, 8, 12, 12), np.dtype(np.float32)),)
 
 
+def test_given_nodes_that_stay_float_anyway_are_named():
+    _, _, record = searched(broken=False, nodes=("b",))
+    assert record.notes == [("b", f"no node that {ORT.name} runs in int8 writes it; nothing to keep float")]
+
+
 LONGER = NET.replace("y = Conv (f, w4)", "g = Conv (f, w4) h = Relu (g) y = Conv (h, w4)").replace("4,4]", "2,2]")
 
 

@@ -69,6 +69,7 @@ def test_a_step_that_does_not_help_is_taken_back_and_named():
 
 def test_off_and_no_steps_do_nothing():
     assert not recovered(level="off")[1].changed
+    assert not recovered(level="off", steps=("bias",))[1].changed
     assert not recovered(steps=())[1].changed
 
 
