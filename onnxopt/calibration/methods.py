@@ -1,7 +1,7 @@
 """How far a range should reach: the methods, each from `TensorStatistics` to a `Range`.
 
 * `minmax`: everything seen. Grows with outliers and with the number of images.
-* `mean-minmax`: the mean over images of each one's extremes (NNCF's default, and ours).
+* `mean-minmax`: the mean over images of each one's extremes (NNCF's default; ours where no samples can choose).
 * `percentile`: clips a share of all values, half of it at each end; at one end for a one-sided tensor.
 * `entropy`: TensorRT's threshold on |x|, see `kernels.entropy_divergences`.
 * `mse`: the least squared rounding error over a grid of lower and upper ends.

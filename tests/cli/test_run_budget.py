@@ -161,3 +161,14 @@ def test_a_pipeline_that_does_not_calibrate_has_no_use_for_a_table(model, tmp_pa
     result = run(model, "--passes", "simplify", "--calibration-table", tmp_path / "t.json")
     assert result.exit_code == 2
     assert "no pass here calibrates" in result.stderr
+
+
+def test_labels_that_do_not_suit_are_not_used_and_that_is_said(model, tmp_path):
+    folder = TESTDATA / "patches" / "train"
+    names = [line.split(",")[0] for line in folder.with_suffix(".csv").read_text().splitlines()[1:40]]
+    labels = tmp_path / "words.csv"
+    labels.write_text("file,label\n" + "".join(f"{folder / name},cat\n" for name in names))
+    words = ("--passes", "simplify", *QUICK, "--max-drop", "1%", "--preprocess", "imagenet", "--data", labels)
+    result = run(model, *words)
+    assert result.exit_code == 0, result.output
+    assert "warning: the labels do not suit what the model gives: they are not used" in result.stderr
