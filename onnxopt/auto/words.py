@@ -53,6 +53,11 @@ def _take(found: Findings, pick: Trial) -> str:
 
 def _keep(found: Findings, pick: Trial) -> str:
     """Where nothing is faster by more than the noise."""
+    if found.stopped:
+        return (
+            f"So far, of {len(found.trials)} tried, nothing that keeps the budget{_gates(found)} is measurably "
+            f"faster{_busy(pick)}; the search ended early. Balanced, {pick.passes} on {pick.target}, is {_speed(pick)}."
+        )
     return (
         f"Keep the model as given: nothing that keeps the budget{_gates(found)} is measurably faster{_busy(pick)}. "
         f"Balanced, {pick.passes} on {pick.target}, is {_speed(pick)}."
@@ -83,7 +88,7 @@ def _certainty(pick: Trial, name: str) -> Iterator[str]:
         f"{verdict.after:.4f} after); {verdict.allowed:.4f} may be lost."
     )
     interval = verdict.interval
-    if interval is not None and interval.low == interval.high and pick.highest_drop > verdict.allowed:
+    if interval is not None and pick.highest_drop > max(interval.high, verdict.allowed):
         yield f"That is not certain: up to {pick.highest_drop:.1%} of all pictures still may; more of them tell."
     elif interval is not None and interval.high > verdict.allowed:
         yield (

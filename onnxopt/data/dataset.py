@@ -120,7 +120,10 @@ class Dataset:
         # The second of each group, so that a set of two samples already has one on either side.
         fit = [index for place, index in enumerate(positions) if place % every != 1 % every]
         holdout = [index for place, index in enumerate(positions) if place % every == 1 % every]
-        return replace(self, indices=fit), replace(self, indices=holdout)
+        first, second = (
+            replace(self, indices=part, description=f"{len(part)} of {self.description}") for part in (fit, holdout)
+        )
+        return first, second
 
     def _positions(self) -> Sequence[int]:
         return range(len(self.source)) if self.indices is None else self.indices

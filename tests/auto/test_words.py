@@ -65,6 +65,12 @@ def test_what_is_not_clearly_faster_is_not_praised(pick, said):
     assert not rest
 
 
+def test_a_search_that_ended_early_advises_nothing_for_good():
+    first = advice(replace(findings(trial("equal", 1.05, 0.0)), stopped="the time limit was reached"))[0]
+    assert first.startswith("So far, of 1 tried, nothing that keeps the budget is measurably faster")
+    assert "Keep the model" not in first
+
+
 def test_a_pick_that_another_ties_with_is_not_called_the_fastest():
     tied = trial("tied", 2.9, 0.009)
     assert "of 2 candidates that keep the budget no other is measurably faster" in advice(findings(FAST, tied))[0]
