@@ -8,9 +8,11 @@
    least) and `rounding` (weights rounded one by one, each making up for the errors of those before it).
 3. One step after the other is added, and stays only if on held-out samples the worst output came closer to the float
    model, and its answers (top classes, confident detections) are no fewer the same. Nothing helps: the graph stays.
+   With `--max-drop` a step does not stay, either, that would break a budget that was kept before it.
 4. `fast` stops after the refit; what comes after it gains little more.
 """
 
+import math
 from collections.abc import Sequence
 
 from onnxopt import Context, Graph, Pass, option
@@ -19,6 +21,7 @@ from onnxopt.analysis.shapes import RunShapes
 from onnxopt.calibration.given import GivenRanges
 from onnxopt.data import Feeds
 from onnxopt.errors import UsageError
+from onnxopt.evaluation.budget import Judge
 from onnxopt.placement.reference import fake_quantized
 from onnxopt.runtime.host import cores
 
@@ -100,20 +103,32 @@ class _Run:
 
     def search(self, steps: Sequence[str]) -> tuple[str, ...]:
         """Add one step after the other; those stay that held-out samples speak for."""
-        best = self.closeness(self.graph)
+        best, allowed = self.closeness(self.graph), self._allowed()
         tried = {"before": best.sqnr_db}
         kept: tuple[str, ...] = ()
         for step in steps:
             found = self.refitted((*kept, step))
             reached = self.closeness(found)
             tried[step] = reached.sqnr_db
-            if reached.improves(best):
+            if not reached.improves(best):
+                self.context.note(self.graph.source, f"{step} was taken back: {reached} against {best} before it")
+            elif self._judge is not None and self._judge.drop(found) > allowed:
+                self.context.note(self.graph.source, f"{step} was taken back: it breaks the accuracy budget")
+            else:
                 best, kept = reached, (*kept, step)
                 self.best = kept, found
-            else:
-                self.context.note(self.graph.source, f"{step} was taken back: {reached} against {best} before it")
         self.context.record.details["sqnr_db"] = tried
         return kept
+
+    @property
+    def _judge(self) -> Judge | None:
+        return self.context.get(Judge) if self.context.has(Judge) else None
+
+    def _allowed(self) -> float:
+        """The drop of the score that a step may leave: what the budget allows, or what was lost before."""
+        if self._judge is None:
+            return math.inf
+        return max(self._judge.tolerated, self._judge.drop(self.graph))
 
     def refitted(self, steps: Sequence[str]) -> Graph:
         """Copy of the graph with its layers refitted."""

@@ -5,6 +5,7 @@ import pytest
 
 from onnxopt.data import InputSpec, synthetic
 from onnxopt.errors import UsageError
+from onnxopt.evaluation.budget import Budget, Judge
 from onnxopt.manager import run_pass
 from onnxopt.pass_api import Context
 from onnxopt.runtime.ort import OrtRuntime
@@ -30,13 +31,15 @@ NET = """(float[1,16,12,12] x) => (float[1,16,4,4] y)
 INPUTS = (InputSpec("x", (1, 16, 12, 12), np.dtype(np.float32)),)
 
 
-def recovered(target=ORT, *, net=NET, data=12, percentile=90.0, **options):
+def recovered(target=ORT, *, net=NET, data=12, percentile=90.0, budget=None, **options):
     graph = parse_graph(net)
     graph.name_nodes()
     fit, holdout = synthetic(INPUTS, data).split_holdout() if data else (None, None)
     context = Context(target, inputs=INPUTS, fit=fit or synthetic(INPUTS, 4), holdout=holdout)
     run_pass(Calibrate(method="percentile", percentile=percentile), graph, context, [])
     run_pass(InsertQDQ(), graph, context, [])
+    if budget is not None:  # the model as it is before it is recovered sets it
+        context.put(Judge(Budget.parse(budget), graph.copy(), holdout, OrtRuntime()))
     return graph, run_pass(Recover(**options), graph, context, [])
 
 
@@ -65,6 +68,15 @@ def test_a_step_that_does_not_help_is_taken_back_and_named():
     _, record = recovered(level="full")
     back = {step for step in ("bias", "refit", "scales", "rounding") if step not in record.options["steps"]}
     assert back == {reason.split(" ", 1)[0] for _, reason in record.notes}
+
+
+def test_a_step_that_breaks_the_accuracy_budget_is_taken_back():
+    _, record = recovered(budget="0.001%")
+    assert record.options["steps"] == ()
+    assert [reason for _, reason in record.notes] == [
+        f"{step} was taken back: it breaks the accuracy budget" for step in ("bias", "refit")
+    ]
+    assert recovered(budget="100%")[1].options["steps"] == recovered()[1].options["steps"]
 
 
 def test_off_and_no_steps_do_nothing():
