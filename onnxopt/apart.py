@@ -38,7 +38,7 @@ def stages_alone(
         Text of a stage to graph, the model as given first and the last graph last; empty for fewer lossy stages. A
         stage that needs one before it is left out.
     """
-    lossy = [i for i, record in enumerate(records) if _is_lossy(record)]
+    lossy = lossy_stages(records)
     if len(lossy) < 2:
         return {}
     found = {NOTHING: graphs[0]}
@@ -56,8 +56,9 @@ def stages_alone(
     return {**found, ALL: graphs[-1]}
 
 
-def _is_lossy(record: StageRecord) -> bool:
-    return record.kept and any(r.changed and r.effect == "lossy" for r in record.passes)
+def lossy_stages(records: Sequence[StageRecord]) -> list[int]:
+    """Places of the stages that were kept and changed what the model gives."""
+    return [i for i, r in enumerate(records) if r.kept and any(p.changed and p.effect == "lossy" for p in r.passes)]
 
 
 def measured(

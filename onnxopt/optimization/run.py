@@ -1,7 +1,7 @@
 """One optimization, from the request to the result."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class Optimization:
         subject: The model as it came.
         stages: What to do.
         wanted: The request.
-        undo: Undo a stage that made the model slower.
+        undo: Undo a stage that made the model slower, or with which the budget is missed.
         enforced: Refuse a result that misses the budget, or whose outputs are not finite.
         may_miss: Hand back what misses the budget all the same; the report says so.
 
@@ -198,20 +198,20 @@ class Optimization:
             OptimizationError: A pass broke its promise, outputs are not finite, or the budget is missed.
             GateMissed: The result is not as good as required.
         """
-        context = self._context()
-        if self.table is not None:
-            context.put(self.table)
-        check_requirements(self.stages, context)
         watchers = [*observers, self._verifier(verify)]
+        undone: dict[int, StageRecord] = {}
+        while True:
+            context, graphs, records = self._through(watchers, undone)
+            graph = graphs[-1].copy()
+            verdict = self.judge.verdict(graph) if self.judge is not None else None
+            several = apart.lossy_stages(records)
+            if verdict is None or verdict.met or not self.undo or self.may_miss or len(several) < 2:
+                break
+            # Together they lose too much; the first one alone gains less than those behind it, as a rule.
+            reason = f"with it the accuracy budget is missed ({verdict}); undone"
+            undone[several[0]] = replace(records[several[0]], kept=False, reason=reason)
+        self._accept(verdict)
         runtime = self.subject.timed_on
-        judge = (lambda a, b: time_stage(runtime, a, b, self.samples)) if runtime is not None and self.undo else None
-        graphs, records = [self.subject.graph], []
-        for stage in self.stages:
-            graph, record = guard.run_stage(stage, graphs[-1], context, watchers, judge)
-            records.append(record)
-            graphs.append(graph)
-        graph = graphs[-1].copy()
-        verdict = self._verdict(graph)
         resolved = self._resolved(records, verdict)
         report = self._report(resolved, records, verdict)
         if self.table is not None and context.has(CalibrationTable):
@@ -223,6 +223,26 @@ class Optimization:
             report.alone = apart.measured(each, runtime, self.samples, self.metric, self.subject.macs) if each else []
         _sign(graph, resolved, report)
         return Result(graph, report, resolved, {i.name: i.shape for i in self.subject.inputs})
+
+    def _through(
+        self, watchers: Sequence[Observer], undone: Mapping[int, StageRecord]
+    ) -> tuple[Context, list[Graph], list[StageRecord]]:
+        """Run the stages but those that were undone before; the context, the graph after each, and what happened."""
+        context = self._context()
+        if self.table is not None:
+            context.put(self.table)
+        check_requirements(self.stages, context)
+        runtime = self.subject.timed_on
+        judge = (lambda a, b: time_stage(runtime, a, b, self.samples)) if runtime is not None and self.undo else None
+        graphs, records = [self.subject.graph], []
+        for index, stage in enumerate(self.stages):
+            if index in undone:
+                graph, record = graphs[-1], undone[index]
+            else:
+                graph, record = guard.run_stage(stage, graphs[-1], context, watchers, judge)
+            records.append(record)
+            graphs.append(graph)
+        return context, graphs, records
 
     def findings(self, graph: Graph) -> Findings:
         """Measure what an HTML page shows beside the figures of a run; takes some seconds.
@@ -245,17 +265,15 @@ class Optimization:
         )
         return pair.measure()
 
-    def _verdict(self, graph: Graph) -> Verdict | None:
-        """Judge by the budget, if there is one; it is an error to miss it."""
-        if self.judge is None:
-            return None
-        verdict = self.judge.verdict(graph)
+    def _accept(self, verdict: Verdict | None) -> None:
+        """Warn of what must be known of a verdict; it is an error to miss the budget."""
+        if verdict is None:
+            return
         self.warnings += verdict.warnings()
         if not verdict.met and self.enforced and not self.may_miss:
             raise OptimizationError(
                 f"{verdict}; nothing is written (allow more, or a larger `most` of keep-float, or --keep-anyway)"
             )
-        return verdict
 
     def _hold_gates(self, report: RunReport) -> None:
         """Refuse a result that is not as good as required, whatever else may be handed back."""

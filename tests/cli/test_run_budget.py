@@ -64,6 +64,25 @@ def test_a_budget_that_is_missed_is_exit_1_and_no_file(model, tmp_path):
     assert "max_drop" not in kept.stdout
 
 
+def test_a_stage_with_which_the_budget_is_missed_is_undone_where_others_are_left(model, tmp_path):
+    report = tmp_path / "r.json"
+    passes = "prune{ratio=0.8, align=1},quantize{recover=off}"
+    words = ("--target", "tensorrt", *PATCHES, "--max-drop", "10%", *QUICK, "--report", report, "--print-recipe")
+    result = run(model, "--passes", passes, *words)
+    assert result.exit_code == 0, result.output
+    document = json.loads(report.read_text())
+    pruned, quantized = document["stages"]
+    assert not pruned["kept"]
+    assert pruned["reason"].startswith("with it the accuracy budget is missed (top1 goes from ")
+    assert quantized["kept"]
+    assert document["budget"]["met"]
+    assert "prune" not in result.stdout
+    alone = run(model, "--passes", "quantize{recover=off}", *words)
+    assert alone.stdout == result.stdout
+    kept = run(model, "--passes", passes, *words, "--keep-anyway")
+    assert "budget 10%: MISSED" in kept.stderr
+
+
 def test_without_a_metric_the_labels_judge_and_the_recipe_says_so(model, tmp_path):
     report = tmp_path / "r.json"
     words = ("--passes", "simplify", *QUICK, "--max-drop", "1%", "--report", report, "--print-recipe")
