@@ -3,8 +3,9 @@
 1. Quantize a copy of the graph and see whether it reaches its goals on held-out samples: the SQNR of its outputs to
    the float model's, that of the worst part of them (a detector's scores, say), and with `--max-drop` a score that
    keeps to the budget. It does: done.
-2. Else rank the quantizers by the noise that each makes alone (see `evaluation.sensitivity`), per MAC that leaving it
-   out would keep in float: those of the layers that write and read its tensor.
+2. Else rank the quantizers by the noise that each makes alone (see `evaluation.sensitivity`), for what leaving it
+   out would keep in float, the layers that write and read its tensor: their MACs and the values they move. A depthwise
+   layer has few of the one and many of the other.
 3. Take out the first one, two, four, … until the goal is reached, then halve the last step. Never more layers than
    `most` allows: where that does not suffice, the best found is kept and the report says so.
 
@@ -18,7 +19,7 @@ from functools import cached_property
 
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.cost import Cost
-from onnxopt.analysis.shapes import Shapes
+from onnxopt.analysis.shapes import RunShapes, Shapes
 from onnxopt.calibration.measure import Ranging
 from onnxopt.calibration.store import complete
 from onnxopt.calibration.table import CalibrationTable
@@ -35,7 +36,7 @@ from onnxopt.runtime.host import cores
 from onnxopt.runtime.ort import OrtSession
 
 RANKED_ON, JUDGED_ON = 1, 4  # held-out samples
-BESIDES = 0.01  # of the MACs: what a layer in float costs beside its own, such as its Q and DQ
+BESIDES = 0.01  # of the model: what a layer in float costs beside its own work, such as its Q and DQ
 
 
 class KeepFloat(Pass):
@@ -188,7 +189,7 @@ class _Search:
         board = Switchboard(self.graph, self.context.target, placement, self.table, threads=cores())
         around = {g: self._around(placement, g) for g in board.groups}
         noise = {g: self.wanted.noise(board.quantized(self.table, {g}), RANKED_ON) for g in board.groups}
-        gain = {g: noise[g] / (self._share(names) + BESIDES) for g, names in around.items()}
+        gain = {g: noise[g] / (self._share(names) + self._moved(names) + BESIDES) for g, names in around.items()}
         steps: list[tuple[str, ...]] = [()]
         names: list[str] = []
         for group in sorted(gain, key=lambda g: (-gain[g], g)):
@@ -197,6 +198,15 @@ class _Search:
                 names += added
                 steps.append(tuple(names))
         return steps
+
+    def _moved(self, names: Sequence[str]) -> float:
+        """Of the values that all weighted layers read and write, those of some nodes."""
+        shapes = self.context.get(RunShapes)
+        moved = {
+            n.outputs[0].name: shapes.nbytes(n.inputs[0].name) + shapes.nbytes(n.outputs[0].name)
+            for n in self.graph.nodes_of(*FEATURE_OPS)
+        }
+        return sum(moved.get(n, 0) for n in names) / max(sum(moved.values()), 1)
 
     def _share(self, names: Sequence[str]) -> float:
         """Of the model's MACs, that of some nodes."""
