@@ -94,13 +94,9 @@ def optimize(
         raise UsageError("nothing to do: give passes or a recipe")
     asked = Wanted(passes, target, data, eval_data, metric, max_drop, calibration_table, preprocess, samples, require)
     wanted = asked.or_else(said)
-    optimization = Optimization(
-        Subject(model, table_of(wanted.target or "ort"), input_shapes),
-        resolve(wanted.pipeline),
-        wanted,
-        undo=not keep_anyway and (said is None or said.never_slower),
-        enforced=not keep_anyway,
-    )
+    subject = Subject(model, table_of(wanted.target or "ort"), input_shapes)
+    undo = not keep_anyway and (said is None or said.never_slower)
+    optimization = Optimization(subject, resolve(wanted.pipeline), wanted, undo=undo, enforced=not keep_anyway)
     result = optimization.run(verify, observers)
     return replace(result, findings=optimization.findings(result.graph)) if findings else result
 
