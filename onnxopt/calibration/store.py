@@ -128,6 +128,19 @@ def complete(
     return len(missing) - derived, derived
 
 
+def replace_ranges(table: CalibrationTable, found: CalibrationTable, context: Context) -> None:
+    """Put other ranges into a table, and into the user's file if this run writes it.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    for name in found:
+        table[name] = found[name]
+    file = context.get(TableFile) if context.has(TableFile) else None
+    if file is not None and file.found is None:
+        table.save(file.path)
+
+
 def _why_not(missing: Sequence[str], file: TableFile | None, context: Context) -> str:
     why = ""
     if file is not None and file.found is not None:

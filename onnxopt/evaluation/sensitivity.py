@@ -11,7 +11,7 @@ from onnx import helper
 
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.data import Feeds
-from onnxopt.evaluation.float_outputs import Run
+from onnxopt.evaluation.float_outputs import FloatOutputs, Run
 from onnxopt.graph import Graph, Tensor, Variable
 from onnxopt.placement import Placement
 from onnxopt.placement.emit import group_parameters
@@ -64,6 +64,16 @@ class Switchboard:
             return self._session.run({**feeds, **settings}, self._outputs)
 
         return run
+
+    def alone(self, wanted: FloatOutputs, table: CalibrationTable, most: int) -> dict[str, float]:
+        """Noise of the outputs with each group's quantizer on and all others off.
+
+        Args:
+            wanted: The float model's outputs.
+            table: Ranges of all tensors of the placement.
+            most: Look at so many samples.
+        """
+        return {group: wanted.noise(self.quantized(table, {group}), most) for group in self.groups}
 
     def _wired(self, graph: Graph, table: CalibrationTable) -> Graph:
         copy = graph.copy()

@@ -19,7 +19,7 @@ from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.given import GivenRanges, entries
 from onnxopt.calibration.measure import Ranging, choose_ranges
 from onnxopt.calibration.methods import DEFAULT_METHOD, DEFAULT_PERCENTILE, METHODS, Method
-from onnxopt.calibration.store import TableFile, complete, open_table
+from onnxopt.calibration.store import complete, open_table, replace_ranges
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.evaluation.agreement import decibels
 from onnxopt.evaluation.float_outputs import FloatOutputs
@@ -127,7 +127,7 @@ class _Choice:
         best = min(noise, key=lambda r: noise[r])
         if best == usual or decibels(noise[best]) < decibels(noise[usual]) + GAIN:
             return usual
-        self._keep(others[best.method])
+        replace_ranges(self.table, others[best.method], self.context)
         return best
 
     def noise(self, table: CalibrationTable, off: frozenset[str]) -> float:
@@ -140,8 +140,7 @@ class _Choice:
 
     def _ruinous(self) -> frozenset[str]:
         """Groups of tensors that ruin the outputs alone."""
-        board = self._board(self.table)
-        alone = {g: self.wanted.noise(board.quantized(self.table, {g}), RANKED_ON) for g in board.groups}
+        alone = self._board(self.table).alone(self.wanted, self.table, RANKED_ON)
         return frozenset(g for g, noise in alone.items() if decibels(noise) < RUINOUS)
 
     def _ranges(self, ranging: Ranging) -> CalibrationTable:
@@ -155,10 +154,3 @@ class _Choice:
     @property
     def _sources(self) -> Mapping[str, tuple[str, ...]]:
         return {name: self.table[name].derived_from for name in self.table}
-
-    def _keep(self, found: CalibrationTable) -> None:
-        for name in found:
-            self.table[name] = found[name]
-        file = self.context.get(TableFile) if self.context.has(TableFile) else None
-        if file is not None and file.found is None:
-            self.table.save(file.path)

@@ -21,7 +21,7 @@ from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.given import METHOD
 from onnxopt.calibration.measure import Ranging
-from onnxopt.calibration.store import TableFile, complete
+from onnxopt.calibration.store import TableFile, complete, replace_ranges
 from onnxopt.calibration.table import CalibrationEntry, CalibrationTable
 from onnxopt.data import Sample
 from onnxopt.errors import UsageError
@@ -83,7 +83,7 @@ class FitRanges(Pass):
         else:
             reach = _unfitted(_parsed(self.shares, placement), placement, table)
         if reach:
-            self._keep(context, table, _scaled(table, placement, reach))
+            replace_ranges(table, _scaled(table, placement, reach), context)
             context.count("ranges fitted", len(reach))
         return False
 
@@ -95,14 +95,6 @@ class FitRanges(Pass):
             context.note(graph.source, f"ranges stay as they were calibrated: {why_not}")
             return {}
         return _Search(graph, context, placement, self).run()
-
-    def _keep(self, context: Context, table: CalibrationTable, fitted: CalibrationTable) -> None:
-        """Put fitted ranges into the table, and into the user's file if this run writes it."""
-        for name in fitted:
-            table[name] = fitted[name]
-        file = context.get(TableFile) if context.has(TableFile) else None
-        if file is not None and file.found is None:
-            table.save(file.path)
 
     def _why_not(self, context: Context, placement: Placement, table: CalibrationTable) -> str:
         if context.synthetic or context.fit is None or context.holdout is None:

@@ -188,7 +188,7 @@ class _Search:
         placement = plan(self.graph, self.context.target, self.context.get(Shapes))
         board = Switchboard(self.graph, self.context.target, placement, self.table, threads=cores())
         around = {g: self._around(placement, g) for g in board.groups}
-        noise = {g: self.wanted.noise(board.quantized(self.table, {g}), RANKED_ON) for g in board.groups}
+        noise = board.alone(self.wanted, self.table, RANKED_ON)
         gain = {g: noise[g] / (self._share(names) + self._moved(names) + BESIDES) for g, names in around.items()}
         steps: list[tuple[str, ...]] = [()]
         names: list[str] = []
@@ -201,12 +201,14 @@ class _Search:
 
     def _moved(self, names: Sequence[str]) -> float:
         """Of the values that all weighted layers read and write, those of some nodes."""
+        return sum(self._traffic.get(n, 0) for n in names) / max(sum(self._traffic.values()), 1)
+
+    @cached_property
+    def _traffic(self) -> dict[str, int]:
+        """Bytes that each weighted layer reads and writes, by its first output."""
         shapes = self.context.get(RunShapes)
-        moved = {
-            n.outputs[0].name: shapes.nbytes(n.inputs[0].name) + shapes.nbytes(n.outputs[0].name)
-            for n in self.graph.nodes_of(*FEATURE_OPS)
-        }
-        return sum(moved.get(n, 0) for n in names) / max(sum(moved.values()), 1)
+        ends = {n.outputs[0].name: n.inputs[0].name for n in self.graph.nodes_of(*FEATURE_OPS)}
+        return {output: shapes.nbytes(read) + shapes.nbytes(output) for output, read in ends.items()}
 
     def _share(self, names: Sequence[str]) -> float:
         """Of the model's MACs, that of some nodes."""
