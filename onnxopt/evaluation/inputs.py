@@ -1,7 +1,8 @@
 """Which sizes a model is run at: numbers for every dimension that the file leaves open.
 
 In this order: what the user says; the `imgsz` of the metadata; then 224 x 224, 640 x 640, 48 x 320 and 32 x 320
-until ONNX Runtime runs the model. The batch is 1. What was chosen is said.
+until ONNX Runtime runs the model, first those whose height or width the file fixes. The batch is 1. What was chosen is
+said.
 """
 
 import ast
@@ -156,7 +157,9 @@ def _candidates(
 ) -> Iterator[tuple[tuple[InputSpec, ...], str]]:
     stated = image_size(metadata)
     sizes = [(stated, "the metadata's imgsz")] if stated else []
-    sizes += [(size, "the first usual size at which the model runs") for size in USUAL_SIZES]
+    fixed = [(shape[axis], i) for shape in shapes.values() for axis, i in _picture(shape).items()]
+    usual = sorted(USUAL_SIZES, key=lambda size: -sum(size[i] == known for known, i in fixed))
+    sizes += [(size, "the first usual size at which the model runs") for size in usual]
     seen = set()
     for size, why in sizes:
         specs = _specs(graph, shapes, size)
@@ -180,11 +183,18 @@ def image_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
 
 def _spatial(shape: Dimensions) -> dict[int, int]:
     """Axes of an image input whose size is open: axis to 0 for height, 1 for width."""
+    return {axis: i for axis, i in _picture(shape).items() if not isinstance(shape[axis], int)}
+
+
+def _picture(shape: Dimensions) -> dict[int, int]:
+    """Axes of an image input: axis to 0 for height, 1 for width. Of [?, 16000, 1] the first is the batch."""
     if len(shape) not in {3, 4}:
         return {}
     last = shape[-1] in _COLOURS and shape[-3] not in _COLOURS
+    if last and len(shape) == 3 and isinstance(shape[1], int) and not isinstance(shape[0], int):
+        return {}
     height = len(shape) - (3 if last else 2)
-    return {axis: i for i, axis in enumerate((height, height + 1)) if not isinstance(shape[axis], int)}
+    return {height: 0, height + 1: 1}
 
 
 def _is_open(shapes: Mapping[str, Dimensions]) -> bool:

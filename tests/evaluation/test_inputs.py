@@ -25,6 +25,16 @@ def test_fixed_sizes_are_taken_without_a_word():
     assert notes == []
 
 
+def test_the_first_axis_of_a_signal_is_the_batch():
+    assert shapes_of(model("g (float[n,16000,1] x) => (float[n,16000,1] y)")) == [(1, 16000, 1)]
+    assert shapes_of(model("g (float[h,w,1] x) => (float[h,w,1] y)")) == [(224, 224, 1)]
+
+
+def test_a_fixed_height_chooses_among_the_usual_sizes():
+    assert shapes_of(model("g (float[n,3,48,w] x) => (float[n,3,48,w] y)")) == [(1, 3, 48, 320)]
+    assert shapes_of(model("g (float[n,3,h,640] x) => (float[n,3,h,640] y)")) == [(1, 3, 640, 640)]
+
+
 def test_an_open_batch_is_one():
     specs, notes = resolve_inputs(model("g (float[n,3,8,8] x) => (float[n,3,8,8] y)"))
     assert specs[0].shape == (1, 3, 8, 8)

@@ -97,8 +97,6 @@ def _refit(trial: Graph, reader: Reader, walks: Sequence[Abreast]) -> Refitted |
     old, new = errors_of(judge.rows(reader), ((weight, bias), fitted))
     if new < old:
         reader.write(trial, *fitted)
-    for walk in walks:
-        walk.past(reader.output(trial))
     return Refitted(reader, *fitted, (old, new)) if new < old else None
 
 

@@ -90,12 +90,10 @@ class Trials:
         for block in blocks:
             patches = _patches(block, -(-ROWS // len(self._fit)))
             sums = Sums((1, block.channels, block.channels), with_outputs=True)
-            for given, seen in zip(old.look(block.output), new.look(block.skip), strict=True):
+            for given, seen in zip(old.reach(block.output), new.reach(block.skip), strict=True):
                 values, wanted = seen[block.skip], given[block.output]
                 sums.add(*patches.rows(values.astype(np.float32), wanted.astype(np.float32)))
             found.append(sums.result())
-            for walk in (old, new):
-                walk.past(block.output)
         return found
 
     def _price(self, block: Block, moments: Moments) -> Price:

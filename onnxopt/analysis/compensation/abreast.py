@@ -68,12 +68,16 @@ class Abreast:
         self._walks = [LookingWalk(g, samples, (), optimized=True, threads=host.cores()) for g in (before, after)]
 
     def rows(self, reader: Reader) -> Iterator[Rows]:
-        """Yield what a layer reads and what it should give, one sample after the other."""
+        """Yield what a layer reads and what it should give, one sample after the other.
+
+        Layers are asked for in order of execution, each as often as needed.
+        """
         old, new = self._walks
         output, source = reader.output(self._after), reader.input(self._after)
         others = [name for name in companions(self._after, reader) if name in self._known]
         most = self._most(reader)
-        for given, found in zip(old.look(output, *others), new.look(source, *others), strict=True):
+        # The copy stops before the layer, whose weights are about to change.
+        for given, found in zip(old.reach(output, *others), new.reach(source, *others), strict=True):
             yield reader.rows(found[source], _wanted(given, found, output, others), most)
 
     def _most(self, reader: Reader) -> int:
@@ -92,11 +96,6 @@ class Abreast:
         noise = ROUNDING * size.max(axis=1) + ROUNDING**2 * size.max() + np.finfo(np.float32).tiny
         covariance = found.covariance + noise[:, None, None] * np.eye(size.shape[1])
         return replace(found, covariance=covariance)
-
-    def past(self, name: str) -> None:
-        """Go on until a tensor is made."""
-        for walk in self._walks:
-            walk.past(name)
 
 
 def _wanted(given: dict[str, Array], found: dict[str, Array], output: str, others: Sequence[str]) -> Array:

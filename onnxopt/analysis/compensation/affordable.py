@@ -51,7 +51,7 @@ def plan(
         sizes: Samples that there are to fit on and to judge on.
         trials: How many runs over the judged samples there will be.
     """
-    held = max(1, 2 * peak(graph, readers, nbytes))
+    held = max(1, peak(graph, readers, nbytes))
     pictures = max(1, min(sizes[0], PICTURES, MEMORY // held))
     views = int(min(VIEWS, MEMORY // held // pictures, FIT_WORK // max(1, macs * pictures)))
     half_a_run = max(1.0, macs * trials / 2)
@@ -61,14 +61,15 @@ def plan(
 
 
 def peak(graph: Graph, readers: Sequence[Reader], nbytes: Callable[[str], int]) -> int:
-    """Most bytes that a walk holds of one sample where it stops."""
+    """Most bytes that two walks hold of one sample, where one has stopped before a layer and the other behind it."""
     stops = {r.position for r in readers}
     last = {t.name: i for i, n in enumerate(graph.nodes) for t in n.inputs if t.name}
     held = {t.name: nbytes(t.name) for t in graph.inputs}
-    most = sum(held.values())
+    most = 2 * sum(held.values())
     for position, node in enumerate(graph.nodes):
+        before = sum(held.values())
         held |= {t.name: nbytes(t.name) for t in node.outputs if last.get(t.name, -1) > position}
         held = {name: size for name, size in held.items() if last.get(name, -1) > position}
         if position in stops:
-            most = max(most, sum(held.values()))
+            most = max(most, before + sum(held.values()))
     return most

@@ -47,6 +47,4 @@ def refit_readers(
         choices = refits(moments, weight, bias, kept.where(reader.roots))
         errors = errors_of(judge.rows(reader), choices)
         reader.write(graph, *choices[int(np.argmin(errors))])
-        for walk in (walks, judge):
-            walk.past(reader.output(graph))
     return len(hurt)

@@ -117,7 +117,6 @@ def measure(
         while mine and waiting and waiting[0].position <= mine[-1].position:
             reader = waiting.pop(0)
             moments[reader.position] = take_moments(lab, reader, fit)
-            fit.past(reader.output(lab.graph))
         order = ranked.get(group.name)
         if order is None:
             order = order_of(group, mine, moments, lab.graph, jointly=jointly)
@@ -133,7 +132,7 @@ def take_moments(lab: Lab, reader: Reader, walk: LookingWalk) -> Moments:
     sums = Sums(reader.patches.shape, with_outputs=False)
     most = rows_per_sample(reader, len(lab.fit))
     source, output = reader.input(lab.graph), reader.output(lab.graph)
-    for values in walk.look(source, output):
+    for values in walk.reach(source, output):
         sums.add(reader.rows(values[source], values[output], most)[0])
     return sums.result(centred=reader.bias(lab.graph) is not None)
 

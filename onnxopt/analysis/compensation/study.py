@@ -125,7 +125,6 @@ class Study:
         for reader in self._lab.readers:
             if reader.position in stops:
                 moments[reader.position] = take_moments(self._lab, reader, walk)
-                walk.past(reader.output(self._graph))
         for stream in streams:
             turn(self._graph, stream, moments)
             self.turned[stream.group.name] = order_by_rank(stream)

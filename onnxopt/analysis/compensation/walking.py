@@ -1,4 +1,4 @@
-"""A walk over a model that looks ahead: what a layer reads, sample by sample, without holding it for all samples."""
+"""A walk over a model that shows the values of tensors, sample by sample."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,18 @@ from onnxopt.runtime.ort import OrtSession
 
 
 class LookingWalk(Walk):
-    """A `Walk` that holds only what lies behind it."""
+    """A `Walk` that stops where tensors are made, or looks ahead at them."""
+
+    def reach(self, *names: str) -> Iterator[dict[str, Array]]:
+        """Go on until tensors are made, and yield their values for one sample after the other.
+
+        Going on drops them. Tensors that the walk has gone by can be had as long as something ahead reads them.
+        """
+        held = set(names) - self._keep
+        self._keep |= held
+        self._advance(max(self._produced.get(name, -1) for name in names) + 1)
+        self._keep -= held
+        return ({name: live[name] for name in names} for live in self._live)
 
     def look(self, *names: str) -> Iterator[dict[str, Array]]:
         """Yield the values of tensors ahead (or live ones) for one sample after the other; nothing more is held."""

@@ -77,8 +77,6 @@ def _fit_layer(trial: Graph, layer: Layer, rule: Rule, walks: Sequence[Abreast])
     errors = errors_of(judge.rows(reader), (plain, fitted))
     best = fitted if errors[1] < errors[0] else plain
     write(trial, layer, *best)
-    for walk in walks:
-        walk.past(reader.output(trial))
     named = {"plain": errors[0], "refitted": errors[1]}
     return Sparse(layer, best[0], best[1] if best is fitted else None, named)
 

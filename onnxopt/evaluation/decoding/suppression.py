@@ -1,11 +1,10 @@
 """Of objects that overlap, only the most confident stays: greedy non-maximum suppression, class by class."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from onnxopt.data import Array
 from onnxopt.evaluation.decoding.readings import Detections
+from onnxopt.kernels import keep_boxes
 
 # A model that has gone wrong may fire everywhere, and greedy suppression is quadratic.
 MAX_CANDIDATES = 30_000
@@ -22,21 +21,17 @@ def suppress(found: Detections, iou: float, limit: int = 300) -> Array:
     """Return the indices that greedy class-wise suppression keeps, of objects sorted by score."""
     if not len(found):
         return np.zeros(0, np.int64)
+    if found.rotated is None:
+        return keep_boxes(found.xyxy, found.classes, iou, limit)
     # Objects of different classes are moved apart, so that one run serves all classes.
     apart = (found.classes * (found.xyxy.max() - found.xyxy.min() + 1.0))[:, None]
-    if found.rotated is not None:
-        moved = np.concatenate([found.rotated[:, :2] + apart, found.rotated[:, 2:]], axis=1)
-        return _greedy(moved, rotated_overlap, iou, limit)
-    return _greedy(found.xyxy + apart, overlap, iou, limit)
-
-
-def _greedy(boxes: Array, overlapping: Callable[[Array, Array], Array], iou: float, limit: int) -> Array:
+    boxes = np.concatenate([found.rotated[:, :2] + apart, found.rotated[:, 2:]], axis=1)
     rest = np.arange(len(boxes))
     kept: list[int] = []
     while rest.size and len(kept) < limit:
         best, rest = rest[0], rest[1:]
         kept.append(int(best))
-        rest = rest[overlapping(boxes[best : best + 1], boxes[rest])[0] <= iou]
+        rest = rest[rotated_overlap(boxes[best : best + 1], boxes[rest])[0] <= iou]
     return np.asarray(kept, np.int64)
 
 
