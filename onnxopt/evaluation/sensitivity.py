@@ -1,18 +1,20 @@
 """How much quantizers hurt, in whichever company and with whichever ranges, all in one session.
 
-Behind every tensor x of a placement goes a switch:  x + m·(fq(x) - x),  where fq quantizes and dequantizes. Scales,
-zero points and the entries m, 0 or 1, are inputs of the model.
+Behind every tensor x of a placement goes a switch:  if m then fq(x) else x,  where fq quantizes and dequantizes.
+Scales, zero points and the entries m are inputs of the model.
 """
 
 from collections.abc import Collection
+from functools import partial
 
 import numpy as np
 from onnx import helper
+from onnx_graphsurgeon import Graph as SurgeonGraph
 
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.data import Feeds
 from onnxopt.evaluation.float_outputs import FloatOutputs, Run
-from onnxopt.graph import Graph, Tensor, Variable
+from onnxopt.graph import Graph, Node, Tensor, Variable
 from onnxopt.placement import Placement
 from onnxopt.placement.emit import group_parameters
 from onnxopt.runtime.ort import OrtSession
@@ -53,17 +55,18 @@ class Switchboard:
         Returns:
             What runs it on a sample.
         """
-        parameters = [group_parameters(self._target, self._placement, table, g) for g in self.groups]
-        settings = {
-            SCALES: np.array([scale for scale, _ in parameters], np.float32),
-            ZEROS: np.array([zero for _, zero in parameters], np.int32),
-            SWITCHES: np.array([group in on for group in self.groups], np.float32),
-        }
+        return partial(self._run, {**self._parameters(table), **self._switches(on)})
 
-        def run(feeds: Feeds) -> Feeds:
-            return self._session.run({**feeds, **settings}, self._outputs)
+    def _run(self, settings: Feeds, feeds: Feeds) -> Feeds:
+        return self._session.run({**feeds, **settings}, self._outputs)
 
-        return run
+    def _parameters(self, table: CalibrationTable) -> Feeds:
+        pairs = [group_parameters(self._target, self._placement, table, group) for group in self.groups]
+        scales, zeros = zip(*pairs, strict=True) if pairs else ((), ())
+        return {SCALES: np.array(scales, np.float32), ZEROS: np.array(zeros, np.int32)}
+
+    def _switches(self, on: Collection[str]) -> Feeds:
+        return {SWITCHES: np.array([group in on for group in self.groups], np.bool_)}
 
     def alone(self, wanted: FloatOutputs, table: CalibrationTable, most: int) -> dict[str, float]:
         """Noise of the outputs with each group's quantizer on and all others off.
@@ -73,32 +76,43 @@ class Switchboard:
             table: Ranges of all tensors of the placement.
             most: Look at so many samples.
         """
-        return {group: wanted.noise(self.quantized(table, {group}), most) for group in self.groups}
+        parameters = self._parameters(table)
+        runs = {group: partial(self._run, {**parameters, **self._switches({group})}) for group in self.groups}
+        return {group: wanted.noise(run, most) for group, run in runs.items()}
 
     def _wired(self, graph: Graph, table: CalibrationTable) -> Graph:
         copy = graph.copy()
         copy.sort()
         tensors = copy.tensors()
-        kinds = {SCALES: np.float32, ZEROS: np.int32, SWITCHES: np.float32}
+        kinds = {SCALES: np.float32, ZEROS: np.int32, SWITCHES: np.bool_}
         settings = [Variable(name, kind, [len(self.groups)]) for name, kind in kinds.items()]
         copy.inputs.extend(settings)
+        scales, zeros, switches = settings
         for index, group in enumerate(self.groups):
+            at = copy.add_constant("switch_at", np.asarray(index, np.int64))
+            on = copy.add_node("Gather", [switches, at]).outputs[0]
             dtype = group_parameters(self._target, self._placement, table, group)[1].dtype
-            members = [t.name for t in self._placement.tensors.values() if t.group == group]
-            scale, zero, switch = (
-                copy.add_node("Gather", [setting, np.asarray(index, np.int64)]).outputs[0] for setting in settings
-            )
-            to = helper.np_dtype_to_tensor_dtype(dtype)
-            zero = copy.add_node("Cast", [zero], {"to": to}).outputs[0]
-            for name in members:
-                _switch(copy, tensors[name], scale, zero, switch)
+            for name in (t.name for t in self._placement.tensors.values() if t.group == group):
+                _switch(copy, tensors[name], on, (scales, zeros, at), helper.np_dtype_to_tensor_dtype(dtype))
         return copy
 
 
-def _switch(graph: Graph, tensor: Tensor, scale: Tensor, zero: Tensor, switch: Tensor) -> None:
+def _switch(graph: Graph, tensor: Tensor, on: Tensor, parameters: tuple[Tensor, Tensor, Tensor], dtype: int) -> None:
+    """Put a switch behind a tensor; whatever only the quantizer needs is computed where it is on."""
     readers = graph.consumers(tensor)
-    codes = graph.add_node("QuantizeLinear", [tensor, scale, zero]).outputs[0]
-    rounded = graph.add_node("DequantizeLinear", [codes, scale, zero]).outputs[0]
-    error = graph.add_node("Sub", [rounded, tensor]).outputs[0]
-    scaled = graph.add_node("Mul", [error, switch]).outputs[0]
-    graph.replace_uses(tensor, graph.add_node("Add", [tensor, scaled]).outputs[0], readers)
+    scales, zeros, at = parameters
+    scale, wide, zero, codes, rounded, same = (Variable(graph.unique_name("switched")) for _ in range(6))
+    quantized = (
+        Node("Gather", inputs=[scales, at], outputs=[scale]),
+        Node("Gather", inputs=[zeros, at], outputs=[wide]),
+        Node("Cast", attrs={"to": dtype}, inputs=[wide], outputs=[zero]),
+        Node("QuantizeLinear", inputs=[tensor, scale, zero], outputs=[codes]),
+        Node("DequantizeLinear", inputs=[codes, scale, zero], outputs=[rounded]),
+    )
+    left = Node("Identity", inputs=[tensor], outputs=[same])
+    branches = {"then_branch": _branch(graph, *quantized), "else_branch": _branch(graph, left)}
+    graph.replace_uses(tensor, graph.add_node("If", [on], branches).outputs[0], readers)
+
+
+def _branch(graph: Graph, *nodes: Node) -> SurgeonGraph:
+    return SurgeonGraph(nodes=list(nodes), outputs=list(nodes[-1].outputs), opset=graph.opset)
