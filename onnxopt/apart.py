@@ -7,10 +7,10 @@ from onnxopt.evaluation import measure
 from onnxopt.evaluation.metrics import Metric, score
 from onnxopt.evaluation.samples import JUDGED_SAMPLES, Samples
 from onnxopt.graph import Graph
+from onnxopt.guard import Attempt
 from onnxopt.manager import run_step
 from onnxopt.pass_api import Context
 from onnxopt.pipeline import Stage
-from onnxopt.report.record import StageRecord
 from onnxopt.report.run import Alone
 from onnxopt.runtime.adapter import Runtime, prepared
 from onnxopt.runtime.latency import compare
@@ -22,43 +22,48 @@ NOTHING, ALL = "the model as given", "all stages"
 
 def stages_alone(
     stages: Sequence[Stage],
-    records: Sequence[StageRecord],
-    graphs: Sequence[Graph],
+    given: Graph,
+    rounds: Sequence[Sequence[Attempt | None]],
     fresh: Callable[[], Context],
 ) -> dict[str, Graph]:
-    """Run every lossy stage by itself on the model as given, if two or more have changed it.
+    """What every lossy stage makes by itself of the model as given, if two or more have changed it.
 
     Args:
         stages: The pipeline.
-        records: What became of each.
-        graphs: The model as given, then the graph after each stage.
+        given: The model as given.
+        rounds: What became of each stage, each time that they were gone through; None where one was left out. The
+            first time all are run.
         fresh: Makes a context that knows nothing of the run before.
 
     Returns:
-        Text of a stage to graph, the model as given first and the last graph last; empty for fewer lossy stages. A
-        stage that needs one before it is left out.
+        Text of a stage to graph, the model as given first and what all made together last; empty for fewer lossy
+        stages. A stage that needs one before it is left out, and so is the last one where another was undone.
     """
-    lossy = lossy_stages(records)
+    first = rounds[0]
+    lossy = [i for i, attempt in enumerate(first) if attempt is not None and attempt.record.is_lossy]
     if len(lossy) < 2:
         return {}
-    found = {NOTHING: graphs[0]}
-    for place, index in enumerate(lossy):
-        if place == 0:
-            found[stages[index].text] = graphs[index + 1]
-            continue
-        graph, context = graphs[0].copy(), fresh()
-        try:
-            for step in stages[index].steps:
-                run_step(step, graph, context, ())
-        except OnnxoptError:
-            continue
-        found[stages[index].text] = graph
-    return {**found, ALL: graphs[-1]}
+    found = {NOTHING: given}
+    for index in lossy:
+        known = (r[index] for r in rounds if not any(a and a.record.kept and a.record.is_lossy for a in r[:index]))
+        attempt = next((a for a in known if a is not None), None)
+        graph = attempt.made if attempt is not None else _alone(stages[index], given, fresh())
+        if graph is not None:
+            found[stages[index].text] = graph
+    together = [first[index] for index in lossy]
+    if all(attempt and attempt.record.kept for attempt in together[:-1]) and together[-1]:
+        found[ALL] = together[-1].made
+    return found
 
 
-def lossy_stages(records: Sequence[StageRecord]) -> list[int]:
-    """Places of the stages that were kept and changed what the model gives."""
-    return [i for i, r in enumerate(records) if r.kept and any(p.changed and p.effect == "lossy" for p in r.passes)]
+def _alone(stage: Stage, given: Graph, context: Context) -> Graph | None:
+    graph = given.copy()
+    try:
+        for step in stage.steps:
+            run_step(step, graph, context, ())
+    except OnnxoptError:
+        return None
+    return graph
 
 
 def measured(

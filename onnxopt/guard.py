@@ -1,6 +1,7 @@
 """Never hand back a slower model in silence: each stage is timed against the graph before it, and undone if slower."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from onnxopt.graph import Graph
 from onnxopt.manager import Observer, run_step
@@ -12,9 +13,24 @@ from onnxopt.runtime.latency import Comparison
 Judge = Callable[[Graph, Graph], Comparison]
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One stage that was run.
+
+    Attributes:
+        graph: The graph to go on with.
+        record: What happened.
+        made: What the stage made, whether it is gone on with or not.
+    """
+
+    graph: Graph
+    record: StageRecord
+    made: Graph
+
+
 def run_stage(
     stage: Stage, graph: Graph, context: Context, observers: Sequence[Observer], judge: Judge | None
-) -> tuple[Graph, StageRecord]:
+) -> Attempt:
     """Run one stage, and undo it if it made the model slower by more than the measured spread.
 
     Args:
@@ -23,19 +39,14 @@ def run_stage(
         context: Shared by all stages.
         observers: Watch every pass.
         judge: Times the graph before and after; None where the target cannot run here or nothing may be undone.
-
-    Returns:
-        The graph to go on with, and what happened.
     """
     record = StageRecord(stage.text)
     after = graph.copy()
     for step in stage.steps:
         records = run_step(step, after, context, observers)
         record.steps.append((step, records))
-    if not any(r.changed for r in record.passes):
-        return after, record
-    if judge is None:
-        return after, record
+    if judge is None or not any(r.changed for r in record.passes):
+        return Attempt(after, record, after)
     timing = judge(graph, after)
     before, now = timing.latencies
     record.latency = {
@@ -50,5 +61,5 @@ def run_stage(
             f"slower on {context.target.name}: {before.milliseconds.median:.2f} ms before, "
             f"{now.milliseconds.median:.2f} ms after ({now.speedup.median:.2f} x ± {now.speedup.spread:.2f}); undone"
         )
-        return graph, record
-    return after, record
+        return Attempt(graph, record, after)
+    return Attempt(after, record, after)

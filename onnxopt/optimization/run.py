@@ -102,6 +102,35 @@ class Wanted:
         return replace(self, **{name: getattr(said, name, None) for name in missing})
 
 
+@dataclass(frozen=True)
+class Round:
+    """All stages gone through once.
+
+    Attributes:
+        context: What they shared.
+        graph: What came out.
+        attempts: What became of each; None where one was left out.
+        records: What there is to say of each.
+        verdict: Whether the budget is kept; None where there is none.
+    """
+
+    context: Context
+    graph: Graph
+    attempts: list[guard.Attempt | None]
+    records: list[StageRecord]
+    verdict: Verdict | None
+
+    @property
+    def lossy(self) -> list[int]:
+        """Places of the stages that were kept and changed what the model gives."""
+        return [i for i, record in enumerate(self.records) if record.kept and record.is_lossy]
+
+    def without(self, index: int) -> StageRecord:
+        """The record of a stage that is undone, for the budget is missed."""
+        reason = f"with it the accuracy budget is missed ({self.verdict}); undone"
+        return replace(self.records[index], kept=False, reason=reason)
+
+
 class Optimization:
     """A model, the stages it goes through, and the data that it is fitted, judged and scored on.
 
@@ -198,18 +227,9 @@ class Optimization:
             OptimizationError: A pass broke its promise, outputs are not finite, or the budget is missed.
             GateMissed: The result is not as good as required.
         """
-        watchers = [*observers, self._verifier(verify)]
-        undone: dict[int, StageRecord] = {}
-        while True:
-            context, graphs, records = self._through(watchers, undone)
-            graph = graphs[-1].copy()
-            verdict = self.judge.verdict(graph) if self.judge is not None else None
-            several = apart.lossy_stages(records)
-            if verdict is None or verdict.met or not self.undo or self.may_miss or len(several) < 2:
-                break
-            # Together they lose too much; the first one alone gains less than those behind it, as a rule.
-            reason = f"with it the accuracy budget is missed ({verdict}); undone"
-            undone[several[0]] = replace(records[several[0]], kept=False, reason=reason)
+        rounds = self._rounds([*observers, self._verifier(verify)])
+        context, records, verdict = rounds[-1].context, rounds[-1].records, rounds[-1].verdict
+        graph = rounds[-1].graph.copy()
         self._accept(verdict)
         runtime = self.subject.timed_on
         resolved = self._resolved(records, verdict)
@@ -219,30 +239,61 @@ class Optimization:
         measure_outcome(self.subject, graph, self.samples, self.metric, report, strict=self.enforced)
         self._hold_gates(report)
         if runtime is not None and alone:
-            each = apart.stages_alone(self.stages, records, graphs, self._context)
+            attempts = [each.attempts for each in rounds]
+            each = apart.stages_alone(self.stages, self.subject.graph, attempts, self._context)
             report.alone = apart.measured(each, runtime, self.samples, self.metric, self.subject.macs) if each else []
         _sign(graph, resolved, report)
         return Result(graph, report, resolved, {i.name: i.shape for i in self.subject.inputs})
 
-    def _through(
-        self, watchers: Sequence[Observer], undone: Mapping[int, StageRecord]
-    ) -> tuple[Context, list[Graph], list[StageRecord]]:
-        """Run the stages but those that were undone before; the context, the graph after each, and what happened."""
+    def _rounds(self, watchers: Sequence[Observer]) -> list[Round]:
+        """Go through the stages, and again without the first lossy one as long as they miss the budget together.
+
+        The last round holds. As a rule the first stage gains less than those behind it; where none of these pays
+        without it, it is the one that stays.
+        """
+        undone: dict[int, StageRecord] = {}
+        rounds = [self._round(watchers, undone, {})]
+        while self._is_too_much(rounds[-1]):
+            index = rounds[-1].lossy[0]
+            undone[index] = rounds[-1].without(index)
+            rounds.append(self._round(watchers, undone, {}))
+        if len(rounds) > 1 and not rounds[-1].lossy:
+            first, *others = rounds[0].lossy
+            records = rounds[-1].records
+            out = {i: rounds[0].without(i) if records[i].kept else records[i] for i in others}
+            back = self._round(watchers, out, {first: rounds[0].attempts[first]})
+            if back.verdict is not None and back.verdict.met:
+                rounds.append(back)
+        return rounds
+
+    def _is_too_much(self, last: Round) -> bool:
+        """Whether there is a stage to undo since the budget is missed."""
+        missed = last.verdict is not None and not last.verdict.met
+        return missed and self.undo and not self.may_miss and len(last.lossy) > 1
+
+    def _round(
+        self,
+        watchers: Sequence[Observer],
+        undone: Mapping[int, StageRecord],
+        known: Mapping[int, guard.Attempt | None],
+    ) -> Round:
+        """Run the stages, but those that were undone before, and those of which it is known what they make here."""
         context = self._context()
         if self.table is not None:
             context.put(self.table)
         check_requirements(self.stages, context)
         runtime = self.subject.timed_on
         judge = (lambda a, b: time_stage(runtime, a, b, self.samples)) if runtime is not None and self.undo else None
-        graphs, records = [self.subject.graph], []
+        graph, attempts, records = self.subject.graph, [], []
         for index, stage in enumerate(self.stages):
-            if index in undone:
-                graph, record = graphs[-1], undone[index]
-            else:
-                graph, record = guard.run_stage(stage, graphs[-1], context, watchers, judge)
-            records.append(record)
-            graphs.append(graph)
-        return context, graphs, records
+            attempt = known.get(index)
+            if attempt is None and index not in undone:
+                attempt = guard.run_stage(stage, graph, context, watchers, judge)
+            graph = attempt.graph if attempt is not None else graph
+            attempts.append(attempt)
+            records.append(attempt.record if attempt is not None else undone[index])
+        verdict = self.judge.verdict(graph) if self.judge is not None else None
+        return Round(context, graph, attempts, records, verdict)
 
     def findings(self, graph: Graph) -> Findings:
         """Measure what an HTML page shows beside the figures of a run; takes some seconds.

@@ -57,6 +57,11 @@ class StageRecord:
         return "left the graph as it was" if any(record.counts for record in self.passes) else "changed nothing"
 
     @property
+    def is_lossy(self) -> bool:
+        """Whether it changed what the model gives."""
+        return any(record.changed and record.effect == "lossy" for record in self.passes)
+
+    @property
     def passes(self) -> list[PassRecord]:
         """All records in the order the passes ran."""
         return [record for _, records in self.steps for record in records]
