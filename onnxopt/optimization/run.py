@@ -8,12 +8,12 @@ from typing import Any
 
 import onnx
 
-from onnxopt import __version__, apart, formats, gates, guard
+from onnxopt import __version__, formats, gates, guard
 from onnxopt import recipe as recipes
 from onnxopt.calibration.store import TableFile
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.doctor import short as doctor
-from onnxopt.errors import OptimizationError, UsageError
+from onnxopt.errors import OnnxoptError, OptimizationError, UsageError
 from onnxopt.evaluation.budget import Budget, Judge, Verdict
 from onnxopt.evaluation.choosing import AGREEMENT
 from onnxopt.evaluation.metrics import Metric
@@ -24,16 +24,17 @@ from onnxopt.observers.verify import Level, Verify
 from onnxopt.optimization.findings import Pair
 from onnxopt.optimization.judging import UNSUITED, Judgement, choose_judgement
 from onnxopt.optimization.outcome import measure_outcome, time_stage
+from onnxopt.optimization.rounds import Round, faster_alone, measured, stages_alone
 from onnxopt.optimization.subject import Subject
 from onnxopt.pass_api import Context
 from onnxopt.pipeline import Stage
 from onnxopt.report.document import Document
 from onnxopt.report.findings import Findings
 from onnxopt.report.record import StageRecord
-from onnxopt.report.run import RunReport, kept_float
+from onnxopt.report.run import Alone, RunReport, kept_float
 from onnxopt.report.run_document import run_document
 from onnxopt.runtime import host
-from onnxopt.runtime.adapter import processor_of
+from onnxopt.runtime.adapter import Runtime, processor_of
 
 VERIFY_OUTPUTS_UP_TO = 200 * 2**20  # bytes of weights
 SYNTHETIC_WARNING = "no --data given: calibrated on synthetic pictures, so accuracy is unverified"
@@ -100,35 +101,6 @@ class Wanted:
         """What a recipe says where nothing else was asked for."""
         missing = [f.name for f in fields(self) if getattr(self, f.name) is None]
         return replace(self, **{name: getattr(said, name, None) for name in missing})
-
-
-@dataclass(frozen=True)
-class Round:
-    """All stages gone through once.
-
-    Attributes:
-        context: What they shared.
-        graph: What came out.
-        attempts: What became of each; None where one was left out.
-        records: What there is to say of each.
-        verdict: Whether the budget is kept; None where there is none.
-    """
-
-    context: Context
-    graph: Graph
-    attempts: list[guard.Attempt | None]
-    records: list[StageRecord]
-    verdict: Verdict | None
-
-    @property
-    def lossy(self) -> list[int]:
-        """Places of the stages that were kept and changed what the model gives."""
-        return [i for i, record in enumerate(self.records) if record.kept and record.is_lossy]
-
-    def without(self, index: int) -> StageRecord:
-        """The record of a stage that is undone, for the budget is missed."""
-        reason = f"with it the accuracy budget is missed ({self.verdict}); undone"
-        return replace(self.records[index], kept=False, reason=reason)
 
 
 class Optimization:
@@ -227,21 +199,19 @@ class Optimization:
             OptimizationError: A pass broke its promise, outputs are not finite, or the budget is missed.
             GateMissed: The result is not as good as required.
         """
-        rounds = self._rounds([*observers, self._verifier(verify)])
-        context, records, verdict = rounds[-1].context, rounds[-1].records, rounds[-1].verdict
-        graph = rounds[-1].graph.copy()
+        watchers, runtime = [*observers, self._verifier(verify)], self.subject.timed_on
+        rounds = self._rounds(watchers)
+        last, rows = (rounds[-1], []) if runtime is None or not alone else self._compared(rounds, watchers, runtime)
+        context, records, verdict = last.context, last.records, last.verdict
+        graph = last.graph.copy()
         self._accept(verdict)
-        runtime = self.subject.timed_on
         resolved = self._resolved(records, verdict)
         report = self._report(resolved, records, verdict)
         if self.table is not None and context.has(CalibrationTable):
             report.data["calibration_table"] = self.table.identify(context.get(CalibrationTable))
         measure_outcome(self.subject, graph, self.samples, self.metric, report, strict=self.enforced)
         self._hold_gates(report)
-        if runtime is not None and alone:
-            attempts = [each.attempts for each in rounds]
-            each = apart.stages_alone(self.stages, self.subject.graph, attempts, self._context)
-            report.alone = apart.measured(each, runtime, self.samples, self.metric, self.subject.macs) if each else []
+        report.alone = rows
         _sign(graph, resolved, report)
         return Result(graph, report, resolved, {i.name: i.shape for i in self.subject.inputs})
 
@@ -255,12 +225,12 @@ class Optimization:
         rounds = [self._round(watchers, undone, {})]
         while self._is_too_much(rounds[-1]):
             index = rounds[-1].lossy[0]
-            undone[index] = rounds[-1].without(index)
+            undone[index] = rounds[-1].missed_with(index)
             rounds.append(self._round(watchers, undone, {}))
         if len(rounds) > 1 and not rounds[-1].lossy:
             first, *others = rounds[0].lossy
             records = rounds[-1].records
-            out = {i: rounds[0].without(i) if records[i].kept else records[i] for i in others}
+            out = {i: rounds[0].missed_with(i) if records[i].kept else records[i] for i in others}
             back = self._round(watchers, out, {first: rounds[0].attempts[first]})
             if back.verdict is not None and back.verdict.met:
                 rounds.append(back)
@@ -294,6 +264,27 @@ class Optimization:
             records.append(attempt.record if attempt is not None else undone[index])
         verdict = self.judge.verdict(graph) if self.judge is not None else None
         return Round(context, graph, attempts, records, verdict)
+
+    def _compared(
+        self, rounds: Sequence[Round], watchers: Sequence[Observer], runtime: Runtime
+    ) -> tuple[Round, list[Alone]]:
+        """Measure each lossy stage by itself; the round that holds, and the figures.
+
+        With a budget, a stage alone holds if it is faster than all together and keeps to the budget, too.
+        """
+        lossy = rounds[0].tried
+        if len(lossy) < 2:
+            return rounds[-1], []
+        known = list(rounds)
+        for index in (i for i in lossy if not any(r.has_alone(i) for r in rounds)):
+            try:
+                known.append(self._round(watchers, {i: rounds[0].records[i] for i in lossy if i != index}, {}))
+            except OnnxoptError:  # it needs one before it
+                continue
+        graphs = stages_alone(self.stages, self.subject.graph, known)
+        rows = measured(graphs, runtime, self.samples, self.metric, self.subject.macs)
+        may_choose = self.undo and self.judge is not None and len(rounds[-1].lossy) > 1
+        return (faster_alone(rounds[-1], known, rows) if may_choose else rounds[-1]), rows
 
     def findings(self, graph: Graph) -> Findings:
         """Measure what an HTML page shows beside the figures of a run; takes some seconds.

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from onnxopt import OptimizationError, Pass, optimize, option
-from onnxopt.apart import ALL, NOTHING
+from onnxopt.guard import Attempt
+from onnxopt.optimization.rounds import ALL, NOTHING, Round, faster_alone
+from onnxopt.report.record import PassRecord, StageRecord
+from onnxopt.report.run import Alone
 from onnxopt.testing import parse_graph
 
 # Large enough to be timed: a stage must not be undone by chance.
@@ -65,3 +68,25 @@ def test_the_table_shows_what_was_undone():
     assert [stage.kept for stage in report.stages] == [False, True]
     assert [row.stages for row in report.alone] == [NOTHING, *(stage.text for stage in report.stages), ALL]
     assert [row.score for row in report.alone] == pytest.approx([1, 0.95, 0.92, 0.874], abs=1e-3)
+
+
+def a_round(*kept, passes=("prune", "quantize")):
+    """A round of two stages, of which some were kept; the others were left out."""
+    graph = parse_graph(NET)
+    records = [StageRecord(name, [(None, [PassRecord(name, {}, "lossy", changed=True)])]) for name in passes]
+    attempts = [Attempt(graph, r, graph) if r.text in kept else None for r in records]
+    return Round(None, graph, attempts, records, None)
+
+
+def row(name, speedup):
+    return Alone(name, 1, 1, 10 / speedup, speedup, 0.02, None, 20.0)
+
+
+@pytest.mark.parametrize(("quantized", "kept"), [(1.5, ["quantize"]), (1.31, ["prune", "quantize"])])
+def test_a_stage_alone_holds_where_it_is_clearly_faster(quantized, kept):
+    both, single = a_round("prune", "quantize"), a_round("quantize")
+    rows = [row(NOTHING, 1.0), row("prune", 1.02), row("quantize", quantized), row(ALL, 1.29)]
+    best = faster_alone(both, [both, single], rows)
+    assert [r.text for r in best.records if r.kept] == kept
+    if kept == ["quantize"]:
+        assert best.records[0].reason == "slower with it: 7.75 ms, 6.67 ms without it; undone"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from onnxopt import optimize
-from onnxopt.apart import ALL, NOTHING
+from onnxopt.optimization.rounds import ALL, NOTHING
 from onnxopt.report.run import SCHEMA
 from onnxopt.report.summary import summary
 from onnxopt.testing import parse_graph
