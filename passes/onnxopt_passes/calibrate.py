@@ -12,7 +12,9 @@
 """
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
+
+import numpy as np
 
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.shapes import Shapes
@@ -25,6 +27,7 @@ from onnxopt.evaluation.agreement import decibels
 from onnxopt.evaluation.float_outputs import FloatOutputs
 from onnxopt.evaluation.sensitivity import Switchboard
 from onnxopt.placement import Placement, plan
+from onnxopt.placement.emit import group_parameters
 from onnxopt.runtime.host import cores
 
 RANKED_ON, JUDGED_ON = 1, 16  # held-out samples
@@ -112,6 +115,7 @@ class _Choice:
     def __init__(self, graph: Graph, context: Context, placement: Placement, table: CalibrationTable) -> None:
         assert context.holdout is not None
         self.graph, self.context, self.placement, self.table = graph, context, placement, table
+        self.boards: dict[tuple[np.dtype[Any], ...], Switchboard] = {}
         self.wanted = FloatOutputs(graph, [s.feeds for s in context.holdout.take(JUDGED_ON)], threads=cores())
 
     def run(self, usual: Ranging) -> Ranging:
@@ -136,7 +140,13 @@ class _Choice:
         return self.wanted.noise(board.quantized(table, set(board.groups) - off))
 
     def _board(self, table: CalibrationTable) -> Switchboard:
-        return Switchboard(self.graph, self.context.target, self.placement, table, threads=cores())
+        """One that has the number formats that a table asks for; most tables ask for the same."""
+        groups = dict.fromkeys(t.group for t in self.placement.tensors.values())
+        target = self.context.target
+        formats = tuple(group_parameters(target, self.placement, table, group)[1].dtype for group in groups)
+        if formats not in self.boards:
+            self.boards[formats] = Switchboard(self.graph, target, self.placement, table, threads=cores())
+        return self.boards[formats]
 
     def _ruinous(self) -> frozenset[str]:
         """Groups of tensors that ruin the outputs alone."""
