@@ -19,7 +19,9 @@ from functools import cached_property
 
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.cost import Cost
+from onnxopt.analysis.recovery import Choices, recover
 from onnxopt.analysis.shapes import RunShapes, Shapes
+from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.measure import Ranging
 from onnxopt.calibration.store import complete
 from onnxopt.calibration.table import CalibrationTable
@@ -36,6 +38,7 @@ from onnxopt.runtime.host import cores
 from onnxopt.runtime.ort import OrtSession
 
 RANKED_ON, JUDGED_ON = 1, 4  # held-out samples
+CORRECTED_ON = 8  # samples
 BESIDES = 0.01  # of the model: what a layer in float costs beside its own work, such as its Q and DQ
 
 
@@ -60,6 +63,11 @@ class KeepFloat(Pass):
 
     sqnr: float = option(default=12.0, help="Enough: signal to noise of the worst output, in dB.")
     most: float = option(default=0.15, help="Share of the MACs that may stay float for it.", low=0, high=1)
+    recover: str = option(
+        default="off",
+        help="Level of the `recover` that follows: if there is one, the budget is judged with the biases put right.",
+        choices=("off", "fast", "full"),
+    )
     nodes: tuple[str, ...] | None = option(
         default=None, help="Keep just the nodes float that write these tensors; default: search."
     )
@@ -163,7 +171,7 @@ class _Search:
             goals.append(
                 _Goal(
                     "drop",
-                    lambda names: judge.drop(quantized(self.graph, self.context, names)),
+                    lambda names: judge.drop(self.corrected(names)),
                     judge.tolerated,
                     -1,
                     lost,
@@ -179,6 +187,16 @@ class _Search:
     def trial(self, names: Sequence[str]) -> Graph:
         """The graph quantized with some nodes kept float."""
         return quantized(self.graph, self.context, names)
+
+    def corrected(self, names: Sequence[str]) -> Graph:
+        """The same as `recover` will leave it at least: its quickest step alone, which others are added to."""
+        trial = self.trial(names)
+        given = self.context.has(GivenRanges) and not self.context.get(GivenRanges).empty()
+        if self.options.recover != "off" and self.context.fit is not None and not given:
+            feeds = [s.feeds for s in self.context.fit.take(CORRECTED_ON)]
+            bias = Choices(bias=True)
+            recover(trial, self.graph.copy(), self.context.target, feeds, bias, threads=cores())
+        return trial
 
     @cached_property
     def steps(self) -> list[tuple[str, ...]]:

@@ -13,7 +13,8 @@ SIMPLIFY = NamedPipeline(
 QUANTIZE = NamedPipeline(
     name="quantize",
     summary="Calibrate and insert Q/DQ pairs so that the target runs the model in int8.",
-    text="strip-qdq,upgrade-opset,simplify,sink-upsample,lower,equalize,calibrate,fit-ranges,keep-float,tune,"
+    text="strip-qdq,upgrade-opset,simplify,sink-upsample,lower,equalize,calibrate,fit-ranges,"
+    "keep-float{recover=fast},tune,"
     "insert-qdq,recover,merge-duplicates,eliminate-dead,convert-fp16{precision=fp32}",
     options={
         "high_precision": "upgrade-opset.precision, convert-fp16.precision",
@@ -22,7 +23,7 @@ QUANTIZE = NamedPipeline(
         "most": "keep-float.most",
         "ranges": "fit-ranges.most",
         "percentile": "calibrate.percentile",
-        "recover": "recover.level",
+        "recover": "keep-float.recover, recover.level",
         "silu": "lower.silu",
         "sqnr": "keep-float.sqnr",
         "tune": "tune.on",

@@ -132,6 +132,11 @@ def test_the_budget_keeps_what_it_needs_float_and_says_what_that_costs():
     assert 0.3 < sum(shares) < 0.6
 
 
+def test_where_biases_will_be_put_right_the_budget_is_judged_so():
+    plain, corrected = (judged("5%", most=1.0, recover=level)[1].details["drop"] for level in ("off", "fast"))
+    assert 0 < corrected["kept"] < plain["kept"]
+
+
 def test_a_budget_that_is_kept_at_once_keeps_nothing_float():
     context, record = judged("100%", most=1.0)
     assert context.get(FloatNodes).names == ()
