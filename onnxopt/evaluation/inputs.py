@@ -80,7 +80,17 @@ def resolve_inputs(
         name: tuple(overrides[name]) if name in overrides else _substitute(shape, symbols)
         for name, shape in shapes.items()
     }
-    return _choose(graph, open_shapes, graph.metadata if metadata is None else metadata)
+    return _choose(graph, _with_batches(open_shapes), graph.metadata if metadata is None else metadata)
+
+
+def _with_batches(shapes: Mapping[str, Dimensions]) -> dict[str, Dimensions]:
+    """A symbol that is the batch of one input is 1 wherever else it stands: [batch, 512] beside [2, batch, 128]."""
+    batches = {
+        shape[0] for shape in shapes.values() if shape and isinstance(shape[0], str) and 0 not in _picture(shape)
+    }
+    return {
+        name: tuple(1 if axis and d in batches else d for axis, d in enumerate(shape)) for name, shape in shapes.items()
+    }
 
 
 def fill_batch(feeds: Feeds, inputs: Iterable[InputSpec]) -> dict[str, Array]:

@@ -30,6 +30,13 @@ def test_the_first_axis_of_a_signal_is_the_batch():
     assert shapes_of(model("g (float[h,w,1] x) => (float[h,w,1] y)")) == [(224, 224, 1)]
 
 
+def test_the_batch_of_one_input_is_the_batch_of_another():
+    graph = model(
+        "g (float[n,128] x, float[2,n,128] s) => (float[n,128] y, float[2,n,128] t)", "y = Abs (x) t = Abs (s)"
+    )
+    assert shapes_of(graph) == [(1, 128), (2, 1, 128)]
+
+
 def test_a_fixed_height_chooses_among_the_usual_sizes():
     assert shapes_of(model("g (float[n,3,48,w] x) => (float[n,3,48,w] y)")) == [(1, 3, 48, 320)]
     assert shapes_of(model("g (float[n,3,h,640] x) => (float[n,3,h,640] y)")) == [(1, 3, 640, 640)]
