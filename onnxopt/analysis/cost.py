@@ -30,7 +30,7 @@ class Cost(Analysis):
     Attributes:
         macs: First output's name to MACs, for each weighted node whose sizes are known.
         unknown: Labels of the weighted nodes whose sizes are not known.
-        parameters: Elements of all initializers, and of all values of Constant nodes.
+        parameters: Elements of all initializers and values of Constant nodes of rank 1 or more.
     """
 
     def __init__(self, macs: dict[str, int], unknown: list[str], parameters: int) -> None:

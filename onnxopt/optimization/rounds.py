@@ -96,12 +96,14 @@ def faster_alone(final: Round, rounds: Sequence[Round], rows: Sequence[Alone]) -
     """The round of one stage that keeps to the budget and is faster than all together, or else the final one.
 
     Args:
-        final: With two lossy stages or more.
+        final: With all stages.
         rounds: All there are.
         rows: What was measured, all together last.
     """
     timed = {row.stages: row for row in rows}
-    together, best = timed[ALL], final
+    together, best = timed.get(ALL), final
+    if together is None or len(final.lossy) < 2:
+        return final
     limit = together.speedup + together.spread
     for each in rounds:
         row = timed.get(each.records[each.lossy[0]].text) if len(each.lossy) == 1 else None

@@ -201,10 +201,11 @@ class Optimization:
         """
         watchers, runtime = [*observers, self._verifier(verify)], self.subject.timed_on
         rounds = self._rounds(watchers)
+        self._refuse_missed(rounds[-1].verdict)
         last, rows = (rounds[-1], []) if runtime is None or not alone else self._compared(rounds, watchers, runtime)
         context, records, verdict = last.context, last.records, last.verdict
         graph = last.graph.copy()
-        self._accept(verdict)
+        self.warnings += verdict.warnings() if verdict is not None else []
         resolved = self._resolved(records, verdict)
         report = self._report(resolved, records, verdict)
         if self.table is not None and context.has(CalibrationTable):
@@ -283,7 +284,7 @@ class Optimization:
                 continue
         graphs = stages_alone(self.stages, self.subject.graph, known)
         rows = measured(graphs, runtime, self.samples, self.metric, self.subject.macs)
-        may_choose = self.undo and self.judge is not None and len(rounds[-1].lossy) > 1
+        may_choose = self.undo and self.judge is not None and len(rounds) == 1
         return (faster_alone(rounds[-1], known, rows) if may_choose else rounds[-1]), rows
 
     def findings(self, graph: Graph) -> Findings:
@@ -307,12 +308,9 @@ class Optimization:
         )
         return pair.measure()
 
-    def _accept(self, verdict: Verdict | None) -> None:
-        """Warn of what must be known of a verdict; it is an error to miss the budget."""
-        if verdict is None:
-            return
-        self.warnings += verdict.warnings()
-        if not verdict.met and self.enforced and not self.may_miss:
+    def _refuse_missed(self, verdict: Verdict | None) -> None:
+        """It is an error to miss the budget."""
+        if verdict is not None and not verdict.met and self.enforced and not self.may_miss:
             raise OptimizationError(
                 f"{verdict}; nothing is written (allow more, or a larger `most` of keep-float, or --keep-anyway)"
             )
