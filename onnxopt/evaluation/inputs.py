@@ -80,17 +80,7 @@ def resolve_inputs(
         name: tuple(overrides[name]) if name in overrides else _substitute(shape, symbols)
         for name, shape in shapes.items()
     }
-    return _choose(graph, _with_batches(open_shapes), graph.metadata if metadata is None else metadata)
-
-
-def _with_batches(shapes: Mapping[str, Dimensions]) -> dict[str, Dimensions]:
-    """A symbol that is the batch of one input is 1 wherever else it stands: [batch, 512] beside [2, batch, 128]."""
-    batches = {
-        shape[0] for shape in shapes.values() if shape and isinstance(shape[0], str) and 0 not in _picture(shape)
-    }
-    return {
-        name: tuple(1 if axis and d in batches else d for axis, d in enumerate(shape)) for name, shape in shapes.items()
-    }
+    return _choose(graph, open_shapes, graph.metadata if metadata is None else metadata)
 
 
 def fill_batch(feeds: Feeds, inputs: Iterable[InputSpec]) -> dict[str, Array]:
@@ -139,17 +129,18 @@ def _substitute(shape: Dimensions, symbols: Mapping[str, int]) -> Dimensions:
 
 
 def _choose(
-    graph: Graph, shapes: Mapping[str, Dimensions], metadata: Mapping[str, str]
+    graph: Graph, declared: Mapping[str, Dimensions], metadata: Mapping[str, str]
 ) -> tuple[tuple[InputSpec, ...], list[str]]:
+    shapes = _with_batches(declared)
     if not any(_spatial(shape) for shape in shapes.values()):
         specs = _specs(graph, shapes, USUAL_SIZES[0])
-        return specs, _said(shapes, specs, "the batch is 1" if _is_open(shapes) else "")
+        return specs, _said(declared, specs, "the batch is 1" if _is_open(declared) else "")
     candidates = list(_candidates(graph, shapes, metadata))
     try:
         session = _session(graph)
     except OptimizationError as error:
         specs, why = candidates[0]
-        return specs, _said(shapes, specs, f"{why}; not tried: {error}")
+        return specs, _said(declared, specs, f"{why}; not tried: {error}")
     failure = ""
     for specs, why in candidates:
         try:
@@ -157,9 +148,20 @@ def _choose(
         except OptimizationError as error:
             failure = str(error)
             continue
-        return specs, _said(shapes, specs, why)
+        return specs, _said(declared, specs, why)
     tried = ", ".join("x".join(map(str, spec.shape)) for specs, _ in candidates for spec in specs)
     raise UsageError(f"the model runs at none of the usual sizes ({tried}); give --input-shape NAME:SIZES. {failure}")
+
+
+def _with_batches(shapes: Mapping[str, Dimensions]) -> dict[str, Dimensions]:
+    """A symbol that is the batch of one input is 1 wherever else it stands: [batch, 512] beside [2, batch, 128].
+
+    One that is also a height or a width of [N, C, H, W] is none.
+    """
+    sized = {shape[axis] for shape in shapes.values() if len(shape) == 4 for axis in _picture(shape)}
+    first = {shape[0] for shape in shapes.values() if shape and 0 not in _picture(shape)}
+    batches = {d for d in first - sized if isinstance(d, str)}
+    return {name: tuple(1 if d in batches else d for d in shape) for name, shape in shapes.items()}
 
 
 def _candidates(

@@ -87,7 +87,9 @@ def stages_alone(stages: Sequence[Stage], given: Graph, rounds: Sequence[Round])
         if made is not None:
             found[stages[index].text] = made
     together = rounds[0].attempts[lossy[-1]]
-    if together is not None and all(rounds[0].records[i].kept for i in lossy[:-1]):
+    if rounds[0].lossy == lossy:
+        found[ALL] = rounds[0].graph
+    elif together is not None and rounds[0].lossy == lossy[:-1]:
         found[ALL] = together.made
     return found
 

@@ -202,7 +202,7 @@ class Optimization:
         watchers, runtime = [*observers, self._verifier(verify)], self.subject.timed_on
         rounds = self._rounds(watchers)
         self._refuse_missed(rounds[-1].verdict)
-        last, rows = (rounds[-1], []) if runtime is None or not alone else self._compared(rounds, watchers, runtime)
+        last, rows = (rounds[-1], []) if runtime is None or not alone else self._compared(rounds, verify, runtime)
         context, records, verdict = last.context, last.records, last.verdict
         graph = last.graph.copy()
         self.warnings += verdict.warnings() if verdict is not None else []
@@ -232,7 +232,7 @@ class Optimization:
             first, *others = rounds[0].lossy
             records = rounds[-1].records
             out = {i: rounds[0].missed_with(i) if records[i].kept else records[i] for i in others}
-            back = self._round(watchers, out, {first: rounds[0].attempts[first]})
+            back = self._round(watchers, out, dict(enumerate(rounds[0].attempts[: first + 1])))
             if back.verdict is not None and back.verdict.met:
                 rounds.append(back)
         return rounds
@@ -266,12 +266,11 @@ class Optimization:
         verdict = self.judge.verdict(graph) if self.judge is not None else None
         return Round(context, graph, attempts, records, verdict)
 
-    def _compared(
-        self, rounds: Sequence[Round], watchers: Sequence[Observer], runtime: Runtime
-    ) -> tuple[Round, list[Alone]]:
+    def _compared(self, rounds: Sequence[Round], verify: Level | None, runtime: Runtime) -> tuple[Round, list[Alone]]:
         """Measure each lossy stage by itself; the round that holds, and the figures.
 
-        With a budget, a stage alone holds if it is faster than all together and keeps to the budget, too.
+        With a budget, a stage alone holds if it is faster than all together and keeps to the budget, too. Passes that
+        are run for this alone are verified, but nobody else watches them.
         """
         lossy = rounds[0].tried
         if len(lossy) < 2:
@@ -279,7 +278,8 @@ class Optimization:
         known = list(rounds)
         for index in (i for i in lossy if not any(r.has_alone(i) for r in rounds)):
             try:
-                known.append(self._round(watchers, {i: rounds[0].records[i] for i in lossy if i != index}, {}))
+                out = {i: rounds[0].records[i] for i in lossy if i != index}
+                known.append(self._round([self._verifier(verify)], out, {}))
             except OnnxoptError:  # it needs one before it
                 continue
         graphs = stages_alone(self.stages, self.subject.graph, known)

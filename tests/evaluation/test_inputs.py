@@ -37,6 +37,12 @@ def test_the_batch_of_one_input_is_the_batch_of_another():
     assert shapes_of(graph) == [(1, 128), (2, 1, 128)]
 
 
+def test_a_height_is_no_batch():
+    graph = model("g (float[1,3,h,w] x, float[h,w] m) => (float[1,3,h,w] y)", "y = Mul (x, m)")
+    assert shapes_of(graph)[0] == (1, 3, 224, 224)
+    assert shapes_of(model("g (float[n,3,n,n] x) => (float[n,3,n,n] y)"))[0][1:] == (3, 224, 224)
+
+
 def test_a_fixed_height_chooses_among_the_usual_sizes():
     assert shapes_of(model("g (float[n,3,48,w] x) => (float[n,3,48,w] y)")) == [(1, 3, 48, 320)]
     assert shapes_of(model("g (float[n,3,h,640] x) => (float[n,3,h,640] y)")) == [(1, 3, 640, 640)]

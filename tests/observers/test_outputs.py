@@ -96,6 +96,24 @@ def test_bounds_follow_what_a_network_makes_of_rounding():
     assert 1e-4 < bounds[1] < 1e-2
 
 
+@pytest.mark.parametrize("body", ["a = Mul (x, w)  y = Acos (a)", "a = Mul (x, w)  y = Floor (a)", "y = Sqrt (x)"])
+def test_a_jump_is_no_rounding(body):
+    graph = parse_graph(f"(float[1,5] x) => (float[1,5] y) <float w = {{1}}> {{ {body} }}")
+    feeds = [{"x": np.array([[0, 1, 1, 1, 0.5]], np.float32)}]
+    model = serialised(graph)
+    assert rounding_bounds(model, feeds, run(model, feeds))[0]["y"] <= 1e-3
+
+
+def test_a_size_among_the_inputs_and_a_scalar():
+    graph = parse_graph(
+        "(float[1] n, float s, float[4] x) => (float[4] y) { m = Cast <to = 7> (n) z = ConstantOfShape (m) "
+        "v = Cast <to = 1> (z) a = Add (x, v) y = Mul (a, s) }"
+    )
+    feeds = [{"n": np.array([4], np.float32), "s": np.array(2, np.float32), "x": np.ones(4, np.float32)}]
+    model = serialised(graph)
+    assert rounding_bounds(model, feeds, run(model, feeds)) == [{"y": 1e-5}]
+
+
 def test_weights_behind_an_identity_sum_in_the_same_order():
     text = "(float[8,512] x) => (float[8,512] y) <float[512,512] w> {{ {} }}"
     shared = parse_graph(text.format("v = Identity (w) y = MatMul (x, v)"))
