@@ -25,6 +25,7 @@ from onnxopt.calibration.bounds import value_bounds
 from onnxopt.calibration.derive import elementwise
 from onnxopt.calibration.table import CalibrationEntry
 from onnxopt.graph import Array, Graph, Node
+from onnxopt.pass_api import Context
 from onnxopt.targets import NumberFormat
 
 METHOD = "given"
@@ -140,6 +141,11 @@ class GivenRanges:
             return None
         same = bias.size == scale.size and np.array_equal(np.broadcast_to(stored.scale, scale.shape), scale)
         return stored.codes.reshape(-1) if same else None
+
+
+def came_quantized(context: Context) -> bool:
+    """Whether `strip-qdq` took anything out of the model: its weights may have been trained with their scales."""
+    return context.has(GivenRanges) and not context.get(GivenRanges).empty()
 
 
 def digest(values: Array) -> str:

@@ -40,7 +40,7 @@ class Switchboard:
     def __init__(
         self, graph: Graph, target: Target, placement: Placement, table: CalibrationTable, *, threads: int = 1
     ) -> None:
-        self.groups = tuple(dict.fromkeys(t.group for t in placement.tensors.values()))
+        self.groups = tuple(placement.groups)
         self._target, self._placement = target, placement
         self._outputs = [t.name for t in graph.outputs]
         self._session = OrtSession(self._wired(graph, table).to_proto(), threads=threads)
@@ -88,11 +88,11 @@ class Switchboard:
         settings = [Variable(name, kind, [len(self.groups)]) for name, kind in kinds.items()]
         copy.inputs.extend(settings)
         scales, zeros, switches = settings
-        for index, group in enumerate(self.groups):
+        for index, (group, members) in enumerate(self._placement.groups.items()):
             at = copy.add_constant("switch_at", np.asarray(index, np.int64))
             on = copy.add_node("Gather", [switches, at]).outputs[0]
             dtype = group_parameters(self._target, self._placement, table, group)[1].dtype
-            for name in (t.name for t in self._placement.tensors.values() if t.group == group):
+            for name in members:
                 _switch(copy, tensors[name], on, (scales, zeros, at), helper.np_dtype_to_tensor_dtype(dtype))
         return copy
 

@@ -81,6 +81,14 @@ class Placement:
     final: frozenset[int] = frozenset()
     notes: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """Names of the tensors that share a scale, by their group, in order of execution."""
+        found: dict[str, list[str]] = {}
+        for tensor in self.tensors.values():
+            found.setdefault(tensor.group, []).append(tensor.name)
+        return found
+
 
 @dataclass(frozen=True)
 class FloatNodes:

@@ -141,8 +141,7 @@ class _Choice:
 
     def _board(self, table: CalibrationTable) -> Switchboard:
         """One that has the number formats that a table asks for; most tables ask for the same."""
-        groups = dict.fromkeys(t.group for t in self.placement.tensors.values())
-        target = self.context.target
+        target, groups = self.context.target, self.placement.groups
         formats = tuple(group_parameters(target, self.placement, table, group)[1].dtype for group in groups)
         if formats not in self.boards:
             self.boards[formats] = Switchboard(self.graph, target, self.placement, table, threads=cores())

@@ -12,7 +12,7 @@ from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.recovery import Closeness, closeness
 from onnxopt.analysis.recovery.equalization import equalize, find_pairs
 from onnxopt.analysis.shapes import RunShapes, Shapes
-from onnxopt.calibration.given import GivenRanges
+from onnxopt.calibration.given import came_quantized
 from onnxopt.calibration.measure import Ranging, measure_ranges
 from onnxopt.placement import emit, plan
 from onnxopt.runtime.host import cores
@@ -41,7 +41,7 @@ class Equalize(Pass):
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Equalize a copy, judge it, and keep it or not."""
-        if context.has(GivenRanges) and not context.get(GivenRanges).empty():
+        if came_quantized(context):
             context.note(graph.source, "was quantized when it came; its own scales fit its weights as they are")
             return False
         pairs = find_pairs(graph)

@@ -21,7 +21,7 @@ from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.cost import Cost
 from onnxopt.analysis.recovery import Choices, recover
 from onnxopt.analysis.shapes import RunShapes, Shapes
-from onnxopt.calibration.given import GivenRanges
+from onnxopt.calibration.given import came_quantized
 from onnxopt.calibration.measure import Ranging
 from onnxopt.calibration.store import complete
 from onnxopt.calibration.table import CalibrationTable
@@ -191,8 +191,7 @@ class _Search:
     def corrected(self, names: Sequence[str]) -> Graph:
         """The same as `recover` will leave it at least: its quickest step alone, which others are added to."""
         trial = self.trial(names)
-        given = self.context.has(GivenRanges) and not self.context.get(GivenRanges).empty()
-        if self.options.recover != "off" and self.context.fit is not None and not given:
+        if self.options.recover != "off" and self.context.fit is not None and not came_quantized(self.context):
             feeds = [s.feeds for s in self.context.fit.take(CORRECTED_ON)]
             bias = Choices(bias=True)
             recover(trial, self.graph.copy(), self.context.target, feeds, bias, threads=cores())
@@ -235,7 +234,7 @@ class _Search:
 
     def _around(self, placement: Placement, group: str) -> list[str]:
         """First outputs of the int8 nodes that write or read a tensor of the group."""
-        members = {t.name for t in placement.tensors.values() if t.group == group}
+        members = placement.groups[group]
         nodes = [n for n in self.graph.nodes if id(n) in placement.consumers]
         return [n.outputs[0].name for n in nodes if any(t.name in members for t in [*n.inputs, *n.outputs])]
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.recovery import Choices, Closeness, FloatModel, closeness, find_layers, recover, transfer
 from onnxopt.analysis.shapes import RunShapes
-from onnxopt.calibration.given import GivenRanges
+from onnxopt.calibration.given import came_quantized
 from onnxopt.data import Feeds
 from onnxopt.errors import UsageError
 from onnxopt.evaluation.budget import Judge
@@ -64,7 +64,7 @@ class Recover(Pass):
             raise UsageError(f"recover has no step '{unknown[0]}'; the steps are {', '.join(STEPS)}")
         if not LEVELS[self.level]:
             return False
-        if context.has(GivenRanges) and not context.get(GivenRanges).empty():
+        if came_quantized(context):
             context.note(graph.source, "was quantized when it came, perhaps trained so; its weights stay as they were")
             return False
         if not find_layers(graph):
