@@ -32,6 +32,9 @@ _COMMANDS = (
 )
 
 
+_DATA = ("--data", "--eval-data")
+
+
 class Commands(click.Group):
     """Finds commands by name and turns errors into one sentence and an exit code."""
 
@@ -47,6 +50,22 @@ class Commands(click.Group):
         command = getattr(import_module(f"onnxopt.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and refuse empty words: shells make them of unset variables, and paths the current folder.
+
+        Raises:
+            UsageError: There is one.
+        """
+        for before, word in zip(["", *args], args, strict=False):
+            option, _, value = word.partition("=") if word.startswith("--") and "=" in word else (before, "", word)
+            if not value.strip():
+                what = option if option.startswith("-") else "an argument"
+                hint = "give a folder or file" if what in _DATA else "give it a value, or leave it out"
+                raise click.UsageError(f"{what} is empty; {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Read the command line; click itself would end with 1 if that is interrupted."""

@@ -69,6 +69,8 @@ def open_dataset(
     if not isinstance(source, str | Path):
         feeds, notes = open_iterable(source, inputs, samples, "the iterable given as data")
         return _ready_made(feeds, f"an iterable (at most {feeds.limit} samples)", notes, asked)
+    if not str(source).strip():  # as a path it would be the current folder
+        raise UsageError(f"the data is an empty text; give {FORMS}")
     path = Path(source)
     named = None if path.exists() else _named(str(source))
     if named is None and not path.exists() and is_symbol(str(source)):

@@ -170,3 +170,23 @@ def test_the_group_is_the_entry_point():
 
     (point,) = {e.value: e for e in entry_points(group="console_scripts", name="onnxopt")}.values()
     assert point.load() is main
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "m.onnx", "--passes", "simplify", "--data", ""], "--data is empty; give a folder or file"),
+        (["eval", "m.onnx", "--data="], "--data is empty; give a folder or file"),
+        (["doctor", "m.onnx", "--data", " "], "--data is empty; give a folder or file"),
+        (["auto", "m.onnx", "--data", "x", "--eval-data", ""], "--eval-data is empty; give a folder or file"),
+        (["run", "m.onnx", "--passes", "simplify", "-o", ""], "-o is empty; give it a value, or leave it out"),
+        (["run", "m.onnx", "--recipe", ""], "--recipe is empty; give it a value, or leave it out"),
+        (["run", "", "--passes", "simplify"], "an argument is empty"),
+        (["passes", "show", ""], "an argument is empty"),
+    ],
+)
+def test_empty_words_are_refused(onnxopt, words, said):
+    """As a path one would be the current folder."""
+    result = onnxopt(*words)
+    assert result.exit_code == 2
+    assert said in result.stderr

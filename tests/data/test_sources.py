@@ -359,3 +359,12 @@ class TestOpening:
         assert names(opened(dataset, rgb_input, samples=1)) == ["a.png"]
         with pytest.raises(UsageError, match="at least 1"):
             opened(dataset, rgb_input, samples=0)
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_text_is_not_the_current_folder(text, tmp_path, draw, rgb_input, monkeypatch):
+    draw(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert len(opened(".", rgb_input)) == 1
+    with pytest.raises(UsageError, match="the data is an empty text; give a folder of pictures"):
+        opened(text, rgb_input)
