@@ -9,6 +9,7 @@ try:
 
     import click
 
+    from onnxopt.cli.words import check_words
     from onnxopt.errors import OnnxoptError
 except KeyboardInterrupt:  # Ctrl-C before there is anything that could say so
     raise SystemExit(130) from None
@@ -32,9 +33,6 @@ _COMMANDS = (
 )
 
 
-_DATA = ("--data", "--eval-data")
-
-
 class Commands(click.Group):
     """Finds commands by name and turns errors into one sentence and an exit code."""
 
@@ -54,18 +52,11 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, and refuse empty words: shells make them of unset variables, and paths the current folder.
-
-        Raises:
-            UsageError: There is one.
-        """
-        for before, word in zip(["", *args], args, strict=False):
-            option, _, value = word.partition("=") if word.startswith("--") and "=" in word else (before, "", word)
-            if not value.strip():
-                what = option if option.startswith("-") else "an argument"
-                hint = "give a folder or file" if what in _DATA else "give it a value, or leave it out"
-                raise click.UsageError(f"{what} is empty; {hint}", ctx)
-        return super().resolve_command(ctx, args)
+        """Find the command, and look at its words."""
+        name, command, words = super().resolve_command(ctx, args)
+        if command is not None:
+            check_words(command, words, ctx)
+        return name, command, words
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Read the command line; click itself would end with 1 if that is interrupted."""

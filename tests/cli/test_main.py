@@ -179,10 +179,10 @@ def test_the_group_is_the_entry_point():
         (["eval", "m.onnx", "--data="], "--data is empty; give a folder or file"),
         (["doctor", "m.onnx", "--data", " "], "--data is empty; give a folder or file"),
         (["auto", "m.onnx", "--data", "x", "--eval-data", ""], "--eval-data is empty; give a folder or file"),
-        (["run", "m.onnx", "--passes", "simplify", "-o", ""], "-o is empty; give it a value, or leave it out"),
+        (["run", "m.onnx", "--passes", "simplify", "-o", ""], "-o / --output is empty; give it a value"),
         (["run", "m.onnx", "--recipe", ""], "--recipe is empty; give it a value, or leave it out"),
-        (["run", "", "--passes", "simplify"], "an argument is empty"),
-        (["passes", "show", ""], "an argument is empty"),
+        (["run", "", "--passes", "simplify"], "MODEL is empty"),
+        (["run", "m.onnx", "--passes", "simplify", "--input-shape", "1x3", "--input-shape", ""], "shape is empty"),
     ],
 )
 def test_empty_words_are_refused(onnxopt, words, said):
@@ -190,3 +190,17 @@ def test_empty_words_are_refused(onnxopt, words, said):
     result = onnxopt(*words)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--target", "--data"])
+def test_an_option_that_is_given_twice_is_refused(onnxopt, option):
+    """Else the last one wins, silently."""
+    result = onnxopt("run", "m.onnx", "--passes", "simplify", option, "a", f"{option}=b")
+    assert result.exit_code == 2
+    assert f"{option} is given twice; give it once" in result.stderr
+
+
+def test_flags_and_options_for_several_may_be_repeated(onnxopt, net):
+    words = ("--force", "--force", "--report", net.parent / "a.json", "--report", net.parent / "b.json")
+    result = onnxopt("run", net, "--passes", "simplify", "--verify", "off", *words)
+    assert result.exit_code == 0, result.output
