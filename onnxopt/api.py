@@ -96,7 +96,9 @@ def optimize(
     wanted = asked.or_else(said)
     subject = Subject(model, table_of(wanted.target or "ort"), input_shapes)
     undo = not keep_anyway and (said is None or said.never_slower)
-    optimization = Optimization(subject, resolve(wanted.pipeline), wanted, undo=undo, enforced=not keep_anyway)
+    stages = resolve(wanted.pipeline)
+    with recipes.naming_recipe(said):
+        optimization = Optimization(subject, stages, wanted, undo=undo, enforced=not keep_anyway)
     result = optimization.run(verify, observers)
     return replace(result, findings=optimization.findings(result.graph)) if findings else result
 

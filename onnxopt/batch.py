@@ -14,7 +14,7 @@ from onnxopt.errors import GateMissed, OnnxoptError, UsageError
 from onnxopt.evaluation.samples import open_samples
 from onnxopt.lock import Lock, lock_now
 from onnxopt.optimization.subject import Subject
-from onnxopt.recipe import Recipe
+from onnxopt.recipe import Recipe, naming_recipe
 from onnxopt.report.ci import Case
 from onnxopt.report.run import RunReport
 from onnxopt.report.summary import figures
@@ -101,9 +101,10 @@ def plan(models: Sequence[Path], recipe: Recipe, target: Target, folder: Path, e
 def _job(model: Path, output: Path, recipe: Recipe, target: Target) -> Job:
     try:
         subject = Subject(model, target)
-        samples = open_samples(
-            subject.graph, subject.inputs, recipe.source, recipe.evaluation, recipe.preprocess, recipe.samples
-        )
+        with naming_recipe(recipe):
+            samples = open_samples(
+                subject.graph, subject.inputs, recipe.source, recipe.evaluation, recipe.preprocess, recipe.samples
+            )
     except OnnxoptError as error:
         return Job(model, output, problem=str(error))
     data = hashlib.sha256(f"{samples.data.digest()} {samples.evaluation.digest()}".encode()).hexdigest()

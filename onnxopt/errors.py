@@ -21,6 +21,18 @@ class UsageError(OnnxoptError):
     exit_code = 2
 
 
+class MissingData(UsageError):  # noqa: N818 - says what is the matter
+    """There is nothing where data were looked for.
+
+    Attributes:
+        place: The path.
+    """
+
+    def __init__(self, place: str, message: str) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 class OptimizationError(OnnxoptError):
     """A pass or a verification failed although the input was valid."""
 

@@ -28,15 +28,19 @@ ratio = 0.3
 Only `version` and one `[[pipeline]]` are needed. A recipe that `--print-recipe` wrote is *resolved*: what was
 measured or read off the machine stands in it as a number, stages that did not pay are gone, and `never_slower` is
 false, so that running it again decides nothing and gives the same bytes.
+
+Paths in a recipe are relative to the current folder, as on the command line.
 """
 
 import json
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onnxopt.errors import UsageError, nearest
+from onnxopt.errors import MissingData, UsageError, nearest
 from onnxopt.pipeline import Entry, Pipeline, parse
 from onnxopt.report.record import StageRecord
 
@@ -57,7 +61,10 @@ _SECTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run's decisions. None means: not said here."""
+    """A run's decisions. None means: not said here.
+
+    `file` is where it was read, for messages; it is no part of the recipe.
+    """
 
     pipeline: Pipeline
     target: str | None = None
@@ -70,6 +77,7 @@ class Recipe:
     metric: str | None = None
     require: str | None = None
     never_slower: bool = True
+    file: Path | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         data = {
@@ -120,7 +128,7 @@ def load_recipe(path: str | Path) -> Recipe:
         raise UsageError(f"{file}: not TOML: {error}") from None
     except RecursionError:
         raise UsageError(f"{file}: not a recipe: it is nested too deep") from None
-    return _recipe(document, str(file))
+    return replace(_recipe(document, str(file)), file=file)
 
 
 def _recipe(document: dict[str, Any], file: str) -> Recipe:
@@ -166,6 +174,25 @@ def _pipeline(entries: Any, file: str) -> Pipeline:
         if not isinstance(entry.get("pass"), str):
             raise UsageError(f'{file}: each [[pipeline]] needs `pass = "…"`')
     return Pipeline(tuple(Entry(e["pass"], {k: v for k, v in e.items() if k != "pass"}) for e in entries))
+
+
+@contextmanager
+def naming_recipe(recipe: Recipe | None) -> Iterator[None]:
+    """Say of data that are not there that the recipe asks for them, and where its paths start.
+
+    Raises:
+        UsageError: They are not there.
+    """
+    try:
+        yield
+    except MissingData as error:
+        place = Path(error.place)
+        if recipe is None or place not in {Path(said) for said in (recipe.source, recipe.evaluation) if said}:
+            raise
+        start = "" if place.is_absolute() else f": its paths start at the current folder, {Path.cwd()}"
+        beside = (recipe.file or Path()).parent / place
+        hint = f"; give {beside} with --data, or run from {beside.parent}" if beside.exists() else ""
+        raise UsageError(f"the data {place} of the recipe {recipe.file or 'given'} do not exist{start}{hint}") from None
 
 
 def resolved_pipeline(stages: list[StageRecord]) -> Pipeline:

@@ -26,7 +26,11 @@ input, 3 a gate of --require was missed. The table goes to stderr."""
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("stray", nargs=-1, required=False, metavar="")
 @click.option("--passes", metavar="TEXT", help="Pipeline, e.g. 'prune{ratio=0.3},quantize'. Quote it.")
-@click.option("--recipe", type=click.Path(path_type=Path), help="TOML recipe to run.")
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    help="TOML recipe to run; other options come before what it says. Its paths start at the current folder.",
+)
 @click.option(
     "--high-precision",
     type=click.Choice(["fp32", "fp16"]),
@@ -96,6 +100,8 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
     if options["calibration_table"] is not None:
         _check_table(options["calibration_table"], (model, output, *reports))
     passes = _passes(options["passes"], options["high_precision"])
+    if passes is not None and options["recipe"] is not None:
+        click.echo(f"--passes is run in place of the pipeline of {options['recipe']}", err=True)
     target = _target(options)
     formats.check(output, target)
     shapes = parse_input_shapes(options["shapes"], load(model)) if options["shapes"] else None

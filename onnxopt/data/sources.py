@@ -25,7 +25,7 @@ from onnxopt.data.sample import InputSpec
 from onnxopt.data.symbols import is_symbol
 from onnxopt.data.table import list_table
 from onnxopt.data.ultralytics import list_ultralytics
-from onnxopt.errors import UsageError
+from onnxopt.errors import MissingData, UsageError
 
 DATA = "onnxopt.data"
 Listing: TypeAlias = Callable[[Path, Role], tuple[list[Picture], list[str]]]
@@ -57,6 +57,7 @@ def open_dataset(
         metadata: The model's `metadata_props`.
 
     Raises:
+        MissingData: It is a path where nothing is.
         UsageError: The source cannot be used; the message names the file and says what to do.
     """
     if samples is not None and samples < 1:
@@ -101,7 +102,7 @@ def _open_path(
     metadata: Mapping[str, str],
 ) -> Dataset:
     if not path.exists():
-        raise UsageError(f"the data {path} does not exist; give {FORMS}")
+        raise MissingData(str(path), f"the data {path} does not exist; give {FORMS}")
     listing = _folder_listing(path) if path.is_dir() else LISTINGS.get(path.suffix.lower())
     if listing is None and is_picture(path.name):
         listing = _one_picture
