@@ -56,6 +56,7 @@ class TestScores:
     def test_batches_change_nothing(self, batch):
         single, together = classify(predictions=True), classify(batch=batch, predictions=True)
         assert together.report.speed.batch == batch
+        assert any(f"is run at {batch}x3x64x64: the batch is {batch}" in note for note in together.report.warnings)
         assert [row["top5"] for row in together.predictions.rows] == [row["top5"] for row in single.predictions.rows]
 
     def test_openvino(self):

@@ -49,7 +49,7 @@ def parse_input_shapes(texts: Iterable[str], graph: Graph) -> dict[str, tuple[in
 
 
 def resolve_inputs(
-    graph: Graph, overrides: Sizes | None = None, metadata: Mapping[str, str] | None = None
+    graph: Graph, overrides: Sizes | None = None, metadata: Mapping[str, str] | None = None, batch: int = 1
 ) -> tuple[tuple[InputSpec, ...], list[str]]:
     """Find numbers for all dimensions of all inputs.
 
@@ -60,6 +60,7 @@ def resolve_inputs(
         graph: The model.
         overrides: Input name to shape.
         metadata: What may hold `imgsz`; default: the model's own.
+        batch: How many of these the caller runs at once; the sentences say it.
 
     Returns:
         The inputs in the model's order, and sentences that say what was chosen and why.
@@ -80,7 +81,8 @@ def resolve_inputs(
         name: tuple(overrides[name]) if name in overrides else _substitute(shape, symbols)
         for name, shape in shapes.items()
     }
-    return _choose(graph, open_shapes, graph.metadata if metadata is None else metadata)
+    specs, why = _choose(graph, open_shapes, graph.metadata if metadata is None else metadata, batch)
+    return specs, _said(open_shapes, specs, why, batch)
 
 
 def fill_batch(feeds: Feeds, inputs: Iterable[InputSpec]) -> dict[str, Array]:
@@ -129,18 +131,17 @@ def _substitute(shape: Dimensions, symbols: Mapping[str, int]) -> Dimensions:
 
 
 def _choose(
-    graph: Graph, declared: Mapping[str, Dimensions], metadata: Mapping[str, str]
-) -> tuple[tuple[InputSpec, ...], list[str]]:
+    graph: Graph, declared: Mapping[str, Dimensions], metadata: Mapping[str, str], batch: int
+) -> tuple[tuple[InputSpec, ...], str]:
     shapes = _with_batches(declared)
     if not any(_spatial(shape) for shape in shapes.values()):
-        specs = _specs(graph, shapes, USUAL_SIZES[0])
-        return specs, _said(declared, specs, "the batch is 1" if _is_open(declared) else "")
+        return _specs(graph, shapes, USUAL_SIZES[0]), f"the batch is {batch}"
     candidates = list(_candidates(graph, shapes, metadata))
     try:
         session = _session(graph)
     except OptimizationError as error:
         specs, why = candidates[0]
-        return specs, _said(declared, specs, f"{why}; not tried: {error}")
+        return specs, f"{why}; not tried: {error}"
     failure = ""
     for specs, why in candidates:
         try:
@@ -148,7 +149,7 @@ def _choose(
         except OptimizationError as error:
             failure = str(error)
             continue
-        return specs, _said(declared, specs, why)
+        return specs, why
     tried = ", ".join("x".join(map(str, spec.shape)) for specs, _ in candidates for spec in specs)
     raise UsageError(f"the model runs at none of the usual sizes ({tried}); give --input-shape NAME:SIZES. {failure}")
 
@@ -209,10 +210,6 @@ def _picture(shape: Dimensions) -> dict[int, int]:
     return {height: 0, height + 1: 1}
 
 
-def _is_open(shapes: Mapping[str, Dimensions]) -> bool:
-    return any(not isinstance(d, int) for shape in shapes.values() for d in shape)
-
-
 def _specs(graph: Graph, shapes: Mapping[str, Dimensions], size: tuple[int, int]) -> tuple[InputSpec, ...]:
     specs = []
     for tensor in graph.inputs:
@@ -237,11 +234,13 @@ def _ones(spec: InputSpec) -> Array:
     return np.ones(spec.shape, spec.dtype)
 
 
-def _said(shapes: Mapping[str, Dimensions], specs: Iterable[InputSpec], why: str) -> list[str]:
+def _said(shapes: Mapping[str, Dimensions], specs: Iterable[InputSpec], why: str, batch: int) -> list[str]:
     notes = []
     for spec in specs:
         shape = shapes[spec.name]
         if any(not isinstance(d, int) for d in shape):
             declared = ", ".join("?" if d is None else str(d) for d in shape)
-            notes.append(f"input '{spec.name}' [{declared}] is run at {'x'.join(map(str, spec.shape))}: {why}")
+            first = batch if len(shape) >= 2 and not isinstance(shape[0], int) else spec.shape[0]
+            sizes = "x".join(map(str, (first, *spec.shape[1:])))
+            notes.append(f"input '{spec.name}' [{declared}] is run at {sizes}: {why}")
     return notes

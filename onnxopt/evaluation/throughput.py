@@ -41,7 +41,8 @@ class Clock:
 
     Attributes:
         seconds: In the runtime, over all timed runs.
-        pictures: Samples of these runs. The first run is left out where there are several: it warms up.
+        pictures: What these runs took in, with what filled the last one. The first run is left out where there are
+            several: it warms up.
         runs: All runs.
     """
 
@@ -86,7 +87,7 @@ class Timed:
         outputs = self.session.run(feeds)
         took = time.perf_counter() - start
         # A device says how long it took there; from here one would time the way to it, too.
-        self.clock.add(getattr(self.session, "seconds", took), len(samples))
+        self.clock.add(getattr(self.session, "seconds", took), self.size)
         arrays = {name: values for name, values in outputs.items() if isinstance(values, np.ndarray)}
         if self.size == 1:
             return [arrays]

@@ -69,7 +69,6 @@ def test_a_missed_gate_writes_no_report(onnxopt, tmp_path):
         (["--reference", str(DETECTOR)], "the reference cannot be compared"),
         (["--target", "tpu"], "unknown target 'tpu'"),
         (["--ssh-option", "a=b"], "--ssh-option goes with --device"),
-        (["--data", "nowhere"], "the data nowhere does not exist"),
     ],
 )
 def test_refusals(onnxopt, options, message):
@@ -77,6 +76,12 @@ def test_refusals(onnxopt, options, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_data_that_are_not_there(onnxopt):
+    result = onnxopt("eval", CLASSIFIER, "--data", "nowhere")
+    assert result.exit_code == 2
+    assert "the data nowhere does not exist" in result.stderr
 
 
 def test_files_that_are_there_are_kept(onnxopt, tmp_path):

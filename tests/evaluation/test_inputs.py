@@ -49,9 +49,11 @@ def test_a_fixed_height_chooses_among_the_usual_sizes():
 
 
 def test_an_open_batch_is_one():
-    specs, notes = resolve_inputs(model("g (float[n,3,8,8] x) => (float[n,3,8,8] y)"))
+    graph = model("g (float[n,3,8,8] x) => (float[n,3,8,8] y)")
+    specs, notes = resolve_inputs(graph)
     assert specs[0].shape == (1, 3, 8, 8)
     assert notes == ["input 'x' [n, 3, 8, 8] is run at 1x3x8x8: the batch is 1"]
+    assert resolve_inputs(graph, batch=5)[1] == ["input 'x' [n, 3, 8, 8] is run at 5x3x8x8: the batch is 5"]
 
 
 @pytest.mark.parametrize("imgsz", ["[96, 160]", "(96, 160)"])

@@ -60,6 +60,13 @@ def test_the_first_run_warms_up():
     assert Clock().per_second == 0
 
 
+def test_what_fills_the_last_run_counts_as_it_takes_its_time():
+    timed = Timed(Doubling(), 4)
+    list(run_all([timed], samples(6)))
+    assert timed.clock.pictures == 4
+    assert timed.clock.runs == 2
+
+
 class TestBatch:
     def inputs(self, first):
         return [InputSpec("x", (first, 4), np.dtype(np.float32)), InputSpec("n", (3,), np.dtype(np.int64))]
