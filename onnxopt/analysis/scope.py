@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from onnxopt.errors import UsageError
+from onnxopt.graph import Node
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Scope:
             UsageError: There is such a pattern.
         """
         for pattern in (*self.only, *self.ignore):
-            if not _match(names, (pattern,)):
+            if not matches(names, (pattern,)):
                 like = f"; names look like {sorted(names)[:3]}" if names else ""
                 raise UsageError(f"{asker}: '{pattern}' matches no {what}{like}")
 
@@ -42,10 +43,16 @@ class Scope:
             names: Its own.
             parts: Those of what goes with it, which may be ignored, too.
         """
-        if self.only and not _match(names, self.only):
+        if self.only and not matches(names, self.only):
             return "outside scope"
-        return "ignored on request" if _match((*names, *parts), self.ignore) else ""
+        return "ignored on request" if matches((*names, *parts), self.ignore) else ""
 
 
-def _match(names: Collection[str], patterns: Collection[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+def own_name(node: Node) -> str:
+    """What patterns are matched with: a node's name, or that of its first output where it has none."""
+    return node.name or node.outputs[0].name
+
+
+def matches(names: Collection[str], patterns: Collection[str]) -> bool:
+    """Whether a name matches a pattern; one with brackets in it, such as `conv[0]`, at least matches itself."""
+    return any(name == pattern or fnmatchcase(name, pattern) for name in names for pattern in patterns)

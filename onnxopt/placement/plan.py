@@ -18,10 +18,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import numpy as np
 
+from onnxopt.analysis.scope import Scope, matches, own_name
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.graph import Graph, Node, Tensor, is_standard, label
 from onnxopt.placement.size import why_too_small
@@ -116,6 +116,22 @@ def plan(graph: Graph, target: Target, shapes: Shapes, ignore: Sequence[str] = (
         unfused |= found
 
 
+def check_ignored(asker: str, graph: Graph, ignore: Sequence[str]) -> None:
+    """Refuse what the user wants kept float and no node answers to.
+
+    Args:
+        asker: The pass.
+        graph: The model.
+        ignore: As for `plan`.
+
+    Raises:
+        UsageError: Something matches nothing.
+    """
+    written = {node.outputs[0].name for node in graph.nodes}
+    patterns = tuple(pattern for pattern in ignore if pattern not in written)
+    Scope(ignore=patterns).check(asker, {own_name(node) for node in graph.nodes}, "node")
+
+
 class _Planner:
     def __init__(
         self, graph: Graph, target: Target, shapes: Shapes, ignore: Sequence[str], unfused: Mapping[str, str]
@@ -143,8 +159,7 @@ class _Planner:
         return self.placement
 
     def _ignored(self, node: Node) -> bool:
-        written = node.outputs[0].name
-        return any(pattern in (node.name, written) or fnmatchcase(node.name, pattern) for pattern in self.ignore)
+        return node.outputs[0].name in self.ignore or matches([own_name(node)], self.ignore)
 
     def rule(self, node: Node) -> OpRule | None:
         return self.target.rules.get(node.op) if is_standard(node) else None

@@ -21,6 +21,7 @@ from onnxopt.analysis.half.judge import Judge, proved
 from onnxopt.analysis.half.peaks import LARGEST, peaks, vanishing
 from onnxopt.analysis.half.scales import fit_scales
 from onnxopt.analysis.half.search import explain, repair
+from onnxopt.analysis.scope import Scope, own_name
 from onnxopt.analysis.shapes import RunShapes, Shapes
 from onnxopt.data import Feeds
 from onnxopt.evaluation.agreement import decibels
@@ -65,13 +66,19 @@ class ConvertFp16(Pass):
     keep_io: bool = option(default=True, help="Leave the model's inputs and outputs in float32.")
 
     def run(self, graph: Graph, context: Context) -> bool:
-        """Choose, repair, emit, prove."""
+        """Choose, repair, emit, prove.
+
+        Raises:
+            UsageError: A pattern matches nothing.
+            OptimizationError: What came out does not run.
+        """
         if self.precision == "fp32":
             if not self.keep_io:
                 context.note(
                     graph.source, "inputs and outputs stay float32, for keep_io=false goes with precision fp16"
                 )
             return False
+        Scope(ignore=self.block).check(self.name, {own_name(node) for node in graph.nodes}, "node")
         graph.sort()
         quantized = any(n.op == "QuantizeLinear" for n in graph.nodes)
         half_pairs = quantized and self.qdq_scales and graph.opset >= HALF_SCALES

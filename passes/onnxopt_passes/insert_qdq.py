@@ -15,7 +15,7 @@ from onnxopt.analysis.shapes import Shapes
 from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import UsageError
-from onnxopt.placement import FloatNodes, emit, plan
+from onnxopt.placement import FloatNodes, check_ignored, emit, plan
 from onnxopt.placement.reference import fake_quantized
 from onnxopt.placement.retarget import refuse_pairs
 from onnxopt.placement.tail import FEATURE_OPS
@@ -42,10 +42,15 @@ class InsertQDQ(Pass):
     ignore: tuple[str, ...] = option(default=(), help="Name patterns of nodes that stay float.")
 
     def run(self, graph: Graph, context: Context) -> bool:
-        """Place and emit."""
+        """Place and emit.
+
+        Raises:
+            UsageError: There are pairs already, the opset is too low, or a pattern matches nothing.
+        """
         refuse_pairs(graph, "run strip-qdq before")
         if graph.opset < context.target.opset_floor:
             raise UsageError(f"insert-qdq needs opset {context.target.opset_floor}; run upgrade-opset before")
+        check_ignored(self.name, graph, self.ignore)
         kept = context.get(FloatNodes).names if context.has(FloatNodes) else ()
         placement = plan(graph, context.target, context.get(Shapes), (*self.ignore, *kept))
         for where, reason in placement.notes:

@@ -12,6 +12,7 @@ from onnxopt.analysis.half.judge import judged
 from onnxopt.analysis.half.search import repair
 from onnxopt.analysis.shapes import Shapes, infer
 from onnxopt.data import InputSpec, open_dataset
+from onnxopt.errors import UsageError
 from onnxopt.manager import run_pass
 from onnxopt.pass_api import Context
 from onnxopt.runtime.ort import OrtSession
@@ -80,12 +81,17 @@ def test_casts_are_shared():
     assert ops(graph).count("Cast") == 2
 
 
-@pytest.mark.parametrize("name", ["First", "Fir*"])
+def test_a_pattern_that_matches_nothing_is_refused():
+    with pytest.raises(UsageError, match=r"convert-fp16: 'Frist' matches no node; names look like \['c', "):
+        converted(NET, block=("Frist",))
+
+
+@pytest.mark.parametrize("name", ["First[0]", "Fir*"])
 def test_blocked_nodes_stay(name):
     graph = parse_graph(NET)
-    graph.nodes[0].name = "First"
+    graph.nodes[0].name = "First[0]"
     _, graph, record = converted(graph, block=(name,))
-    assert ("Conv 'First'", "stays float32: named in block") in record.notes
+    assert ("Conv 'First[0]'", "stays float32: named in block") in record.notes
     assert single_ops(graph)[0] == "Conv"
 
 

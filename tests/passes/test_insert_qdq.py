@@ -96,6 +96,20 @@ def test_an_excluded_layer_really_stays_float():
     assert ("Conv 'Conv_2'", "asked to stay float") in record.notes
 
 
+@pytest.mark.parametrize("ignore", ["Conv_2", "Conv_*", "d"])
+def test_names_patterns_and_outputs_may_be_excluded(ignore):
+    assert quantized(ignore=(ignore,))[2].notes
+
+
+@pytest.mark.parametrize("ignore", ["Cnv_2", "nothing*"])
+def test_a_pattern_that_matches_nothing_is_refused(ignore):
+    graph = parse_graph(NET)
+    context = Context(ORT)
+    context.put(CalibrationTable())
+    with pytest.raises(UsageError, match=r"insert-qdq: '.*' matches no node; names look like \['"):
+        run_pass(InsertQDQ(ignore=(ignore,)), graph, context, [])
+
+
 def test_quantized_models_are_refused():
     _, graph, _, _ = quantized()
     context = Context(ORT)

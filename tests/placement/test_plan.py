@@ -1,7 +1,10 @@
 """Where quantizers go for ONNX Runtime, and why not elsewhere."""
 
+import pytest
+
 from onnxopt.analysis.shapes import Shapes, infer
-from onnxopt.placement import plan
+from onnxopt.errors import UsageError
+from onnxopt.placement import check_ignored, plan
 from onnxopt.targets.ort import ORT
 from onnxopt.testing import parse_graph
 
@@ -73,6 +76,15 @@ def test_ignored_nodes_stay_float():
     first = next(graph.nodes_of("Conv"))
     found = plan(graph, ORT, Shapes(*infer(graph)), ignore=(first.name,))
     assert [w.node for w in found.weights] == ["b"]
+
+
+@pytest.mark.parametrize("pattern", ["b", "[bc]", "?"])
+def test_a_node_without_a_name_goes_by_its_output(pattern):
+    graph = parse_graph(f"{HEAD} {{ a = {CONV} (x, w1) b = {CONV} (a, w2) y = {CONV} (b, w3) }}")
+    check_ignored("me", graph, [pattern])
+    assert "b" not in [w.node for w in plan(graph, ORT, Shapes(*infer(graph)), ignore=(pattern,)).weights]
+    with pytest.raises(UsageError, match=r"me: 'z\*' matches no node; names look like \['a', 'b', 'y'\]"):
+        check_ignored("me", graph, [pattern, "z*"])
 
 
 def test_gemm_ends_in_float():

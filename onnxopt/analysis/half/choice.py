@@ -19,12 +19,12 @@ its readers' precision.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from math import prod
 
 from onnxopt.analysis.half.forms import HalfForm
 from onnxopt.analysis.half.peaks import LARGEST, SMALLEST_NORMAL, constant_obstacle, vanishing
 from onnxopt.analysis.half.scales import PAIR
+from onnxopt.analysis.scope import matches, own_name
 from onnxopt.analysis.shapes import Shapes
 from onnxopt.graph import Constant, Graph, Node, Tensor, is_standard
 
@@ -128,7 +128,7 @@ class _Rules:
     def reason(self, node: Node, form: HalfForm) -> str:
         if form.obstacle:
             return form.obstacle
-        if any(fnmatchcase(node.name or node.outputs[0].name, pattern) for pattern in self.block):
+        if matches([own_name(node)], self.block):
             return "named in block"
         for place in form.inputs:
             if reason := self._constant(node, place) or self._tensor(node.inputs[place]):
