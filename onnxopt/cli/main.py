@@ -86,6 +86,12 @@ class Commands(click.Group):
                 raise
             click.echo(f"Error: {error.filename or 'the output'}: {error.strerror or error}", err=True)
             ctx.exit(2)
+        except MemoryError as error:
+            if ctx.params["debug"]:
+                raise
+            why = f" ({error})" if str(error) else ""
+            click.echo(f"Error: there is not enough memory{why}; give fewer samples at once, or smaller ones", err=True)
+            ctx.exit(2)
         except Exception as error:
             if ctx.params["debug"]:
                 raise

@@ -8,6 +8,8 @@ said.
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -16,12 +18,15 @@ from onnxopt.data.sample import Array, Feeds, InputSpec
 from onnxopt.errors import OptimizationError, UsageError, nearest
 from onnxopt.graph import Graph, Tensor
 from onnxopt.model_io import PROTOBUF_LIMIT
+from onnxopt.report.table import bytes_text
+from onnxopt.runtime import host
 from onnxopt.runtime.ort import OrtSession
 
 Sizes: TypeAlias = Mapping[str, Sequence[int]]
 Dimensions: TypeAlias = tuple[int | str | None, ...]
 
 USUAL_SIZES = ((224, 224), (640, 640), (48, 320), (32, 320))  # height, width: classifiers, detectors, lines of text
+LARGEST = 2**63 - 1  # a dimension is an int64
 _COLOURS = (1, 3, 4)
 
 
@@ -43,7 +48,7 @@ def parse_input_shapes(texts: Iterable[str], graph: Graph) -> dict[str, tuple[in
             name = names[0]
         if name in shapes:
             raise UsageError(f"the shape of input '{name}' is given twice")
-        shapes[name] = tuple(int(size) for size in sizes.split("x"))
+        shapes[name] = tuple(_dimension(size, text) for size in sizes.split("x"))
     _check_names(shapes, names)
     return shapes
 
@@ -66,8 +71,8 @@ def resolve_inputs(
         The inputs in the model's order, and sentences that say what was chosen and why.
 
     Raises:
-        UsageError: An override that does not fit the model, an input that is no tensor of numbers, or no size at
-            which the model runs.
+        UsageError: An override that does not fit the model, an input that is no tensor of numbers or that does not
+            fit into memory, or no size at which the model runs.
     """
     overrides = overrides or {}
     _check_names(overrides, [t.name for t in graph.inputs])
@@ -82,6 +87,7 @@ def resolve_inputs(
         for name, shape in shapes.items()
     }
     specs, why = _choose(graph, open_shapes, graph.metadata if metadata is None else metadata, batch)
+    _refuse_huge([spec if _fixed_batch(open_shapes[spec.name]) else _batched(spec, batch) for spec in specs])
     return specs, _said(open_shapes, specs, why, batch)
 
 
@@ -93,6 +99,23 @@ def fill_batch(feeds: Feeds, inputs: Iterable[InputSpec]) -> dict[str, Array]:
         times = spec.shape[0] // value.shape[0] if spec.shape and value.shape[0] else 1
         full[spec.name] = np.concatenate([value] * times) if times > 1 else value
     return full
+
+
+def _dimension(size: str, text: str) -> int:
+    if len(size) > len(str(LARGEST)) or int(size) > LARGEST:
+        raise UsageError(f"input shape '{text[:80]}': a dimension is at most {LARGEST}")
+    return int(size)
+
+
+def _refuse_huge(specs: Iterable[InputSpec]) -> None:
+    """Refuse at once what could not be run; a model needs at least twice what its inputs take."""
+    for spec in specs:
+        nbytes, sizes = prod(spec.shape) * spec.dtype.itemsize, "x".join(map(str, spec.shape))
+        if 2 * nbytes > host.memory():
+            raise UsageError(
+                f"input '{spec.name}' needs {bytes_text(nbytes)} at {sizes}, more than half of what this machine has; "
+                "run fewer samples at once, give a smaller --input-shape, or export with a smaller batch"
+            )
 
 
 def _check_names(shapes: Iterable[str], names: Sequence[str]) -> None:
@@ -144,6 +167,7 @@ def _choose(
         return specs, f"{why}; not tried: {error}"
     failure = ""
     for specs, why in candidates:
+        _refuse_huge(specs)
         try:
             session.run({spec.name: _ones(spec) for spec in specs})
         except OptimizationError as error:
@@ -210,6 +234,14 @@ def _picture(shape: Dimensions) -> dict[int, int]:
     return {height: 0, height + 1: 1}
 
 
+def _fixed_batch(shape: Dimensions) -> bool:
+    return len(shape) < 2 or isinstance(shape[0], int)
+
+
+def _batched(spec: InputSpec, batch: int) -> InputSpec:
+    return replace(spec, shape=(batch, *spec.shape[1:]))
+
+
 def _specs(graph: Graph, shapes: Mapping[str, Dimensions], size: tuple[int, int]) -> tuple[InputSpec, ...]:
     specs = []
     for tensor in graph.inputs:
@@ -240,7 +272,7 @@ def _said(shapes: Mapping[str, Dimensions], specs: Iterable[InputSpec], why: str
         shape = shapes[spec.name]
         if any(not isinstance(d, int) for d in shape):
             declared = ", ".join("?" if d is None else str(d) for d in shape)
-            first = batch if len(shape) >= 2 and not isinstance(shape[0], int) else spec.shape[0]
-            sizes = "x".join(map(str, (first, *spec.shape[1:])))
+            run = spec if _fixed_batch(shape) else _batched(spec, batch)
+            sizes = "x".join(map(str, run.shape))
             notes.append(f"input '{spec.name}' [{declared}] is run at {sizes}: {why}")
     return notes

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from onnxopt.runtime.runner import architecture, features, processor
 
-__all__ = ["architecture", "channel_block", "cores", "features", "processor", "versions"]
+__all__ = ["architecture", "channel_block", "cores", "features", "memory", "processor", "versions"]
 
 
 def channel_block(extensions: Collection[str] | None = None) -> int:
@@ -17,6 +17,14 @@ def channel_block(extensions: Collection[str] | None = None) -> int:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has; where it does not say, 64 GiB."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 64 * 2**30
 
 
 def versions(*packages: str) -> dict[str, str]:

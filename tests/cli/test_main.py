@@ -110,6 +110,15 @@ def test_notes_of_causes_are_shown(onnxopt, monkeypatch):
     assert onnxopt("passes", "list").stderr == "Error: it failed\nto see it again: do that\n"
 
 
+def test_too_little_memory_is_no_fault_of_our_own(onnxopt, monkeypatch):
+    raising(monkeypatch, MemoryError("no 5 GiB"))
+    result = onnxopt("passes", "list")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: there is not enough memory (no 5 GiB); give fewer samples at once, or smaller ones\n"
+    )
+
+
 def test_faults_of_our_own(onnxopt, monkeypatch):
     raising(monkeypatch, ZeroDivisionError("by zero"))
     result = onnxopt("passes", "list")

@@ -155,3 +155,32 @@ def test_a_sample_fills_the_batch():
     assert full["x"].tolist() == [[1, 2]] * 3
     assert full["m"] is feeds["m"]
     assert full["s"] is feeds["s"]
+
+
+class TestTooLarge:
+    """More than any machine has, and said before anything is made."""
+
+    def test_of_the_file(self):
+        graph = model("g (float[100000000000,3,64,64] x) => (float[100000000000,3,64,64] y)")
+        with pytest.raises(UsageError, match=r"input 'x' needs 4577636\.72 GiB at 1.*x3x64x64.* smaller batch"):
+            resolve_inputs(graph)
+
+    @pytest.mark.parametrize("shape", ["100000000000x3x64x64", "1x100000000000x3000x64"])
+    def test_of_the_user(self, shape):
+        graph = model("g (float[n,c,h,w] x) => (float[n,c,h,w] y)")
+        with pytest.raises(UsageError, match="give a smaller --input-shape"):
+            resolve_inputs(graph, parse_input_shapes([shape], graph))
+
+    def test_of_many_samples_at_once(self):
+        with pytest.raises(UsageError, match="run fewer samples at once"):
+            resolve_inputs(model("g (float[n,3,8,8] x) => (float[n,3,8,8] y)"), batch=10**12)
+
+    def test_before_a_size_is_tried(self):
+        with pytest.raises(UsageError, match=r"needs .* GiB at 100000000000x3x224x224"):
+            resolve_inputs(model("g (float[100000000000,3,h,w] x) => (float[100000000000,3,h,w] y)"))
+
+    @pytest.mark.parametrize("size", [str(2**63), "9" * 20, "9" * 5000])
+    def test_a_dimension_is_an_int64(self, size):
+        graph = model("g (float[n,3,8,8] x) => (float[n,3,8,8] y)")
+        with pytest.raises(UsageError, match="a dimension is at most 9223372036854775807"):
+            parse_input_shapes([f"{size}x3x8x8"], graph)
