@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--target", default="ort", show_default=True, metavar="NAME", help="What the pipeline tunes for.")
 @click.option("--check", metavar="MODULE:FUNCTION", help="Takes the path of a model; returns whether it is good.")
 @click.option("--min-sqnr", metavar="DB", type=float, help="Good: every output has at least this SQNR to MODEL's.")
-@data_options
+@data_options()
 @shape_option
 def bisect(
     *,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("other", type=click.Path(path_type=Path))
-@data_options
+@data_options()
 @shape_option
 @json_option
 def compare(

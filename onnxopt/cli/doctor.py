@@ -17,7 +17,7 @@ EPILOG = """Exit codes: 0 nothing that should be acted on, 1 there is, 2 bad usa
 
 @click.command(epilog=EPILOG)
 @model_argument
-@data_options
+@data_options("What to calibrate on, as for `run`; it has to be given.")
 @click.option("--target", default="ort", show_default=True, metavar="NAME", help="What runs the model.")
 @click.option(
     "--pictures",

@@ -61,15 +61,19 @@ def chosen_target(name: str, device: str | None, ssh_options: Sequence[str]) -> 
     return target_on(device, name, ssh_options)
 
 
-def data_options(command: F) -> F:
-    """`--data`, `--preprocess` and `--samples`."""
-    for decorate in (
-        click.option("--samples", type=click.IntRange(min=1), help="Use at most so many samples."),
-        click.option("--preprocess", metavar="SPEC", help="imagenet, yolo, yolox, or spelled out."),
-        click.option("--data", metavar="PATH", help="What to run on, as for `run`; default: synthetic pictures."),
-    ):
-        command = decorate(command)
-    return command
+def data_options(data: str = "What to run on, as for `run`; default: synthetic pictures.") -> Callable[[F], F]:
+    """`--data`, of which the help page says this, `--preprocess` and `--samples`."""
+
+    def decorated(command: F) -> F:
+        for decorate in (
+            click.option("--samples", type=click.IntRange(min=1), help="Use at most so many samples."),
+            click.option("--preprocess", metavar="SPEC", help="imagenet, yolo, yolox, or spelled out."),
+            click.option("--data", metavar="PATH", help=data),
+        ):
+            command = decorate(command)
+        return command
+
+    return decorated
 
 
 def sized_inputs(graph: "Graph", shapes: Sequence[str]) -> "tuple[InputSpec, ...]":

@@ -53,6 +53,11 @@ def test_a_classifier_is_drawn_with_its_three_best(tmp_path, monkeypatch):
     assert (drawn[3:45, 3:60] == 0).all(axis=2).mean() > 0.3  # text on black
 
 
+def test_help_does_not_promise_synthetic_pictures(onnxopt):
+    assert "it has to be given" in onnxopt("doctor", "--help").stdout
+    assert "synthetic" not in onnxopt("doctor", "--help").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
