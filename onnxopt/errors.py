@@ -37,6 +37,10 @@ class OptimizationError(OnnxoptError):
     """A pass or a verification failed although the input was valid."""
 
 
+class Unloadable(OptimizationError):  # noqa: N818 - says what the matter is
+    """A runtime does not take a model."""
+
+
 class GateMissed(OnnxoptError):  # noqa: N818 - says what happened
     """What came out does not keep what was required; the message says which gate, what was wanted and measured.
 

@@ -86,9 +86,10 @@ def _run(
     from onnxopt.data import synthetic
     from onnxopt.evaluation.inputs import fill_batch
     from onnxopt.formats import stand_in
-    from onnxopt.runtime.adapter import prepared
+    from onnxopt.runtime.adapter import naming_model, prepared
 
-    session = runtime.open(file, threads=threads)
+    with naming_model(file):
+        session = runtime.open(file, threads=threads)
     inputs = sized_inputs(stand_in(file, getattr(session, "inputs", ())) if graph is None else graph, shapes)
     return prepared(session, fill_batch(next(iter(synthetic(inputs, 1))).feeds, inputs))
 

@@ -22,9 +22,11 @@ def explain(*, model: Path, target: str, shapes: tuple[str, ...], as_json: bool)
     from onnxopt.model_io import load
     from onnxopt.registry import load_target
     from onnxopt.report.explain import explain_model, explanation_text
+    from onnxopt.runtime.adapter import naming_model
 
     table = load_target(target)
     graph = load(model)
     inputs, notes = inputs_if_known(graph, shapes)
-    facts = explain_model(graph, table, inputs, notes)
+    with naming_model(model):
+        facts = explain_model(graph, table, inputs, notes)
     click.echo(json.dumps(facts.to_dict(), indent=2, ensure_ascii=False) if as_json else explanation_text(facts))

@@ -46,13 +46,16 @@ def profile(
     from onnxopt.profiling.mapping import shares_layers
     from onnxopt.profiling.text import profile_text
     from onnxopt.registry import load_target
+    from onnxopt.runtime.adapter import naming_model
 
     table = load_target(target)
     graph = load(model)
     original = load(reference) if reference is not None else None
     if original is not None and not shares_layers(graph, original):
         raise UsageError(f"{reference}: the reference shares no layer with the model; give what {model} was made from")
-    found = profile_model(graph, table, sized_inputs(graph, shapes), original=original, runs=runs)
+    inputs = sized_inputs(graph, shapes)
+    with naming_model(model):
+        found = profile_model(graph, table, inputs, original=original, runs=runs)
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -10,6 +10,7 @@ from onnxopt.errors import UsageError
 from onnxopt.evaluation.agreement import Agreement, Comparison
 from onnxopt.evaluation.inputs import fill_batch, resolve_inputs
 from onnxopt.graph import Graph
+from onnxopt.runtime.adapter import naming_model
 from onnxopt.runtime.ort import OrtSession
 
 
@@ -59,10 +60,10 @@ def compare_files(
         threads: Per session.
 
     Raises:
-        UsageError: The models give different numbers of outputs.
-        OptimizationError: ONNX Runtime cannot load or run one of them.
+        UsageError: ONNX Runtime cannot load one of them, or they give different numbers of outputs.
+        OptimizationError: ONNX Runtime cannot run one of them.
     """
-    first, second = (OrtSession(file, threads=threads) for file in files)
+    first, second = (_opened(file, threads) for file in files)
     if len(first.output_names) != len(second.output_names):
         raise UsageError(
             f"{files[0]} has {len(first.output_names)} outputs, {files[1]} {len(second.output_names)}: "
@@ -79,6 +80,11 @@ def compare_files(
         numbers = {name: array for name, array in wanted.items() if _is_numeric(array) and _is_numeric(got[name])}
         sums.update(numbers, {name: got[name] for name in numbers}, sample)
     return sums.result()
+
+
+def _opened(file: Path, threads: int) -> OrtSession:
+    with naming_model(file):
+        return OrtSession(file, threads=threads)
 
 
 def _is_numeric(value: object) -> bool:

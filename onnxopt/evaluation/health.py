@@ -8,6 +8,7 @@ import onnx
 from onnxopt.errors import UsageError
 from onnxopt.graph import Array, Graph, Tensor, is_standard, label
 
+_ONNX = "ai.onnx."
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -37,6 +38,12 @@ def check_weights(graph: Graph) -> list[str]:
     custom = custom_operators(graph)
     if custom:
         remarks.append(f"custom operators are carried through untouched: {', '.join(custom)}")
+    misplaced = [name.removeprefix(_ONNX) for name in custom if name.startswith(_ONNX)]
+    if misplaced:
+        remarks.append(
+            f"ONNX has no operator {', '.join(misplaced)}: such a model runs only where a plug-in has that name; "
+            "where none is meant, export it again"
+        )
     return remarks
 
 
@@ -48,7 +55,7 @@ def custom_operators(graph: Graph) -> list[str]:
     known = {"ai.onnx.ml", "com.microsoft"}
     return sorted(
         {
-            f"{n.domain or 'ai.onnx'}.{n.op}"
+            f"{n.domain or _ONNX[:-1]}.{n.op}"
             for n in graph.walk()
             if (not onnx.defs.has(n.op) if is_standard(n) else n.domain not in known)
         }

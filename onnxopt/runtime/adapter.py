@@ -1,6 +1,7 @@
 """What onnxopt asks of a runtime: run a model, and say what it really did with it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -9,7 +10,7 @@ from typing import Protocol, cast
 
 import onnx
 
-from onnxopt.errors import UsageError
+from onnxopt.errors import Unloadable, UsageError
 from onnxopt.graph import Array
 from onnxopt.runtime import host
 from onnxopt.targets import Target
@@ -62,6 +63,22 @@ def prepared(session: Session, feeds: Feeds) -> Callable[[], object]:
     """A model on its inputs, to be run again and again: what `latency.compare` times, here or on a device."""
     prepare = getattr(session, "prepare", None)
     return prepare(feeds) if prepare is not None else partial(session.run, feeds)
+
+
+@contextmanager
+def naming_model(source: object) -> Iterator[None]:
+    """Say which of the user's models it is that a runtime does not take: the fault is in what was given.
+
+    Args:
+        source: Its file.
+
+    Raises:
+        UsageError: It is not taken.
+    """
+    try:
+        yield
+    except Unloadable as error:
+        raise UsageError(f"{source}: {error}") from error
 
 
 def processor_of(runtime: Runtime | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from onnxopt.errors import OptimizationError
+from onnxopt.errors import OptimizationError, Unloadable
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, InputFacts, Kernels, Model
 from onnxopt.runtime.kernel_time import WARM_UP, KernelTime
@@ -29,7 +29,7 @@ class OpenVinoSession:
         counted: Whether performance counters are kept; see `counters`.
 
     Raises:
-        OptimizationError: OpenVINO cannot load the model; carries its own words.
+        Unloadable: OpenVINO cannot load the model; carries its own words.
     """
 
     def __init__(self, model: Model, *, threads: int = 1, precision: str | None = None, counted: bool = False) -> None:
@@ -39,7 +39,7 @@ class OpenVinoSession:
                 source if isinstance(source, bytes) else str(source), threads, precision=precision, counted=counted
             )
         except RuntimeError as error:
-            raise OptimizationError(f"OpenVINO cannot load the model: {_last_line(error)}") from error
+            raise Unloadable(f"OpenVINO cannot load the model: {_point(error)}") from error
         self.compiled = self._model.compiled
         self.output_names = self._model.output_names
         self.inputs: Sequence[InputFacts] = self._model.inputs
@@ -49,7 +49,7 @@ class OpenVinoSession:
         try:
             return self._model.run(feeds, outputs)
         except RuntimeError as error:
-            raise OptimizationError(f"OpenVINO cannot run the model: {_last_line(error)}") from error
+            raise OptimizationError(f"OpenVINO cannot run the model: {_point(error)}") from error
 
     def counters(self) -> list[Any]:
         """Performance counters of the last run, for a session that was opened `counted`."""
@@ -88,7 +88,7 @@ class OpenVinoRuntime:
         """Time of each kernel, from OpenVINO's performance counters; see `kernel_time.Profiler`.
 
         Raises:
-            OptimizationError: OpenVINO cannot load or run the model.
+            Unloadable: OpenVINO cannot load or run the model.
         """
         session = OpenVinoSession(model, threads=threads, precision=self.precision, counted=True)
         durations: dict[str, list[float]] = defaultdict(list)
@@ -119,6 +119,8 @@ def kernels_among(model: onnx.ModelProto, layers: Iterable[Sequence[str]]) -> Ke
     return Kernels(frozenset(int8), frozenset(set(names.values()) - int8), dict(sorted(left.items())))
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:400] if lines else type(error).__name__
+def _point(error: Exception) -> str:
+    """What it says of the model: which operators it does not have, where that is it; else its last line."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    missing = [line for line in lines if line.startswith("No conversion rule found")]
+    return (missing or lines)[-1][:400] if lines else type(error).__name__

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from onnxopt.errors import OptimizationError, UsageError, nearest
+from onnxopt.errors import OptimizationError, Unloadable, UsageError, nearest
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, InputFacts, Kernels, Model
 from onnxopt.runtime.kernel_time import WARM_UP, KernelTime
@@ -24,6 +24,14 @@ SPINNING = "session.intra_op.allow_spinning"
 SUFFIX = "ExecutionProvider"
 LEVELS = ("ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose")
+
+
+# What it says of a graph that breaks a rule: name, operator, domain and version of the node, its types, and the rule.
+_INVALID = re.compile(
+    r'This is an invalid model\. In Node, \("(?P<node>.*?)", (?P<op>\w+), "(?P<domain>.*?)", -?\d+\) : .* , '
+    r"Error (?P<reason>.+)"
+)
+_UNKNOWN = re.compile(r"No Op registered for \w+ with domain_version of (?P<opset>\d+)")
 
 
 class OrtSession:
@@ -40,7 +48,7 @@ class OrtSession:
         provider: Execution provider; what it cannot run, the CPU runs.
 
     Raises:
-        OptimizationError: ORT cannot load the model; carries ORT's own words.
+        Unloadable: ORT cannot load the model; carries ORT's own words.
     """
 
     OPTIMIZED = "optimized.onnx"
@@ -68,7 +76,7 @@ class OrtSession:
                 provider=provider,
             )
         except Exception as error:  # ORT's exceptions share no base class
-            raise OptimizationError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+            raise Unloadable(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
         self.input_names = self._model.input_names
         self.output_names = self._model.output_names
         self.inputs: Sequence[InputFacts] = self._model.inputs
@@ -94,10 +102,19 @@ class OrtSession:
 
 
 def first_line(error: Exception) -> str:
-    """ORT's message without its code, the place in its source, and its stack."""
+    """ORT's message without its code, the place in its source, and its stack; the node first, if it names one."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
     text = re.sub(r"^/onnxruntime_src/\S+ .*\) ", "", text)  # "file:line signature(…) "
-    return text.split("\n", 1)[0][:400]
+    text = re.sub(r"^Load model from .* failed:(?=This is an invalid model)", "", text)
+    line = text.split("\n", 1)[0]
+    found = _INVALID.fullmatch(line)
+    return (f"{found['op']} '{found['node']}': {_reason(found)}" if found else line)[:400]
+
+
+def _reason(invalid: re.Match[str]) -> str:
+    unknown = _UNKNOWN.fullmatch(invalid["reason"])
+    domain = invalid["domain"] or "ai.onnx"
+    return f"{domain} has no such operator in opset {unknown['opset']}" if unknown else invalid["reason"]
 
 
 class OrtRuntime:
@@ -165,5 +182,5 @@ def _optimized(model: onnx.ModelProto, file: Path, level: str) -> onnx.ModelProt
     try:
         OnnxRuntimeModel(model.SerializeToString(), 1, level=level, written=str(file))
     except Exception as error:
-        raise OptimizationError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+        raise Unloadable(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
     return onnx.load(file)

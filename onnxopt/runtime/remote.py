@@ -9,7 +9,7 @@ from typing import Any, Self
 import onnx
 
 from onnxopt import model_io
-from onnxopt.errors import OptimizationError, UsageError
+from onnxopt.errors import OptimizationError, Unloadable, UsageError
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, InputFacts, Kernels, Model
 from onnxopt.runtime.openvino import kernels_among as openvino_kernels
@@ -107,9 +107,8 @@ class RemoteRuntime:
             return self._connection.ask({**request, "forget": forget}, parts)
         except RunnerError as error:
             words = str(error).split("\n", 1)[0][:400]
-            raise OptimizationError(
-                f"{self.version} on {self.address.host} cannot {doing} the model: {words}"
-            ) from None
+            kind = Unloadable if doing == "load" else OptimizationError
+            raise kind(f"{self.version} on {self.address.host} cannot {doing} the model: {words}") from None
 
     def forget(self, number: int) -> None:
         """Let go of a session or its inputs with the next request."""

@@ -21,7 +21,7 @@ from onnxopt.optimization.subject import Subject
 from onnxopt.report.evaluation import Evaluation, Speed
 from onnxopt.report.findings import Findings
 from onnxopt.runtime import host
-from onnxopt.runtime.adapter import Session, install_hint, processor_of
+from onnxopt.runtime.adapter import Session, install_hint, naming_model, processor_of
 from onnxopt.runtime.ort import OrtSession
 from onnxopt.scoring.outcome import add_score, compared, described, judge, nothing_fits, with_latency
 
@@ -141,6 +141,7 @@ class Work:
             progress: Called with the number of samples done, and of all.
 
         Raises:
+            UsageError: A runtime does not take a model.
             OptimizationError: A runtime or the metric failed, or something is NaN.
             GateMissed: The model is not as good as required.
         """
@@ -189,9 +190,10 @@ class Work:
 
     def _session(self, subject: Subject) -> Session:
         proto = subject.graph.to_proto()
-        if self.subject.runtime is None:
-            return OrtSession(proto, threads=self.threads, optimized=False)
-        return self.subject.runtime.open(proto, threads=self.threads)
+        with naming_model(subject.graph.source):
+            if self.subject.runtime is None:
+                return OrtSession(proto, threads=self.threads, optimized=False)
+            return self.subject.runtime.open(proto, threads=self.threads)
 
     def _report(self, count: int, task: str | None, timed: Timed) -> Evaluation:
         runtime, rate = self.subject.runtime, timed.clock.per_second

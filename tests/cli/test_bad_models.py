@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from onnxopt import Graph, load
+from onnxopt import Graph, load, save
 from onnxopt.testing import parse_graph
+
+TESTDATA = Path(__file__).parents[2] / "testdata"
+CLASSIFIER = TESTDATA / "patches_classifier.onnx"
 
 
 def custom_net(text, domain="acme"):
@@ -34,6 +37,40 @@ def test_custom_operators_are_carried_through(onnxopt, store, net_text, tmp_path
     assert "carried through untouched" in result.stderr
     assert "not measured" in result.stderr
     assert [n.op for n in load(tmp_path / "m.opt.onnx").nodes if n.op == "Swirl"]
+
+
+def test_an_operator_that_onnx_does_not_have_is_called_that(onnxopt, store, net_text):
+    strange, foreign = (store(f"{d}.onnx", custom_net(net_text, d)) for d in ("", "acme"))
+    says = "ONNX has no operator Swirl: such a model runs only where a plug-in has that name"
+    assert says in onnxopt("run", strange, "--passes", "simplify").stderr
+    assert "ONNX has no operator" not in onnxopt("run", foreign, "--passes", "simplify").stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("explain",),
+        ("profile",),
+        ("bench",),
+        ("eval", "--data", TESTDATA / "patches" / "val.csv", "--preprocess", "imagenet", "--metric", "top1"),
+        ("eval", CLASSIFIER, "--data", TESTDATA / "patches" / "val.csv", "--preprocess", "imagenet", "--reference"),
+        ("compare", CLASSIFIER),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_a_runtime_does_not_take_is_named(onnxopt, tmp_path, words):
+    classifier = load(CLASSIFIER)
+    node = next(classifier.nodes_of("Gemm"))
+    node.op, node.name = "Swirl", "odd_one"
+    file = tmp_path / "m.onnx"
+    save(classifier, file)
+    command, *rest = words
+    last = rest[:1] == [CLASSIFIER]
+    message = refused(onnxopt(command, *(() if last else (file,)), *rest, *((file,) if last else ())), tmp_path)
+    assert message.endswith(
+        "m.onnx: ONNX Runtime cannot load the model: "
+        f"Swirl 'odd_one': ai.onnx has no such operator in opset {classifier.opset}"
+    )
 
 
 @pytest.mark.parametrize(("passes", "who"), [("quantize", "calibrate"), ("prune{align=4}", "prune without a budget")])
