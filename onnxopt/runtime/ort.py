@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from onnxopt.errors import OptimizationError, Unloadable, UsageError, nearest
+from onnxopt.errors import OptimizationError, Unloadable, UsageError
 from onnxopt.graph import Array
 from onnxopt.runtime.adapter import Feeds, InputFacts, Kernels, Model
 from onnxopt.runtime.kernel_time import WARM_UP, KernelTime
@@ -131,7 +131,8 @@ class OrtRuntime:
         available = {name.removesuffix(SUFFIX).lower(): name for name in onnxruntime.get_available_providers()}
         short = provider.lower().removesuffix(SUFFIX.lower())
         if short not in available:
-            raise UsageError(f"ONNX Runtime has no execution provider '{provider}' here{nearest(short, available)}")
+            known = ", ".join(available)
+            raise UsageError(f"ONNX Runtime has no execution provider '{provider}' here; give one of {known}")
         self.provider = available[short]
 
     @property

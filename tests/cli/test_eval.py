@@ -65,7 +65,7 @@ def test_a_missed_gate_writes_no_report(onnxopt, tmp_path):
         (["--save-predictions", "p.txt"], "predictions are written as .json (any model) or .csv"),
         (["--save-predictions", "nowhere/p.csv"], "the folder nowhere does not exist"),
         (["--report", "r.txt"], "a report is a .html page or .json"),
-        (["--provider", "cuda"], "ONNX Runtime has no execution provider 'cuda' here"),
+        (["--provider", "cuda"], "ONNX Runtime has no execution provider 'cuda' here; give one of "),
         (["--reference", str(DETECTOR)], "the reference cannot be compared"),
         (["--target", "tpu"], "unknown target 'tpu'"),
         (["--ssh-option", "a=b"], "--ssh-option goes with --device"),
