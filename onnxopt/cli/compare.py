@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from onnxopt.evaluation.agreement import Agreement
 
 
-@click.command()
+EPILOG = """Exit codes: 0 compared, however far apart they are, 1 an output is not finite or a model fails, 2 bad usage
+or input."""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("other", type=click.Path(path_type=Path))
 @data_options()
@@ -45,6 +49,25 @@ def compare(
     dataset = chosen_data(first, inputs, data, preprocess, samples)
     agreement = compare_files((reference, other), (inputs, matched), dataset, first.metadata)
     click.echo(json.dumps(_document(agreement), indent=2) if as_json else _text(agreement))
+    _refuse_not_finite(agreement)
+
+
+def _refuse_not_finite(agreement: "Agreement") -> None:
+    """End as a comparison that failed, once it is printed.
+
+    Raises:
+        OptimizationError: An output is NaN or infinite, in one model or both, so that it has no distance.
+    """
+    from onnxopt.errors import OptimizationError
+
+    broken = [
+        f"'{name}'"
+        for name, distance in agreement.outputs.items()
+        if not math.isfinite(distance.max_error) and distance.mismatched < agreement.samples
+    ]
+    if broken:
+        outputs = "output" if len(broken) == 1 else "outputs"
+        raise OptimizationError(f"{outputs} {', '.join(broken)}: NaN or infinite, so the models cannot be compared")
 
 
 def _document(agreement: "Agreement") -> dict[str, Any]:

@@ -33,6 +33,17 @@ def test_a_known_difference(onnxopt, net, off_by_tenth):
     assert "says nothing about accuracy" in result.stderr
 
 
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_what_is_no_number_cannot_be_compared(onnxopt, store, words):
+    broken = store("nan.onnx", "(float[1,4] x) => (float[1,4] y) { a = Sub (x, x)  y = Div (a, a) }")
+    sound = store("sound.onnx", "(float[1,4] x) => (float[1,4] y) { y = Relu (x) }")
+    for pair in ((broken, broken), (sound, broken), (broken, sound)):
+        result = onnxopt("compare", *pair, *words)
+        assert result.exit_code == 1
+        assert "Error: output 'y': NaN or infinite, so the models cannot be compared" in result.stderr
+        assert result.stdout
+
+
 def test_equal_models(onnxopt, net):
     assert json.loads(onnxopt("compare", net, net, "--json").stdout)["outputs"]["scores"]["equal"] is True
     text = onnxopt("compare", net, net).stdout
