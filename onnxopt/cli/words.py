@@ -32,7 +32,8 @@ def check_words(command: click.Command, words: Sequence[str], parent: click.Cont
         if once and order.count(param) > 1:
             raise click.UsageError(f"{name} is given twice; give it once", context)
         if any(isinstance(word, str) and not word.strip() for word in _listed(value)):
-            advice = "give a folder or file" if name in _DATA else "give it a value, or leave it out"
+            optional = ", or leave it out" if isinstance(param, click.Option) else ""
+            advice = "give a folder or file" if name in _DATA else f"give it a value{optional}"
             raise click.UsageError(f"{name} is empty; {advice}", context)
 
 

@@ -190,7 +190,7 @@ def test_the_group_is_the_entry_point():
         (["auto", "m.onnx", "--data", "x", "--eval-data", ""], "--eval-data is empty; give a folder or file"),
         (["run", "m.onnx", "--passes", "simplify", "-o", ""], "-o / --output is empty; give it a value"),
         (["run", "m.onnx", "--recipe", ""], "--recipe is empty; give it a value, or leave it out"),
-        (["run", "", "--passes", "simplify"], "MODEL is empty"),
+        (["run", "", "--passes", "simplify"], "MODEL is empty; give it a value"),
         (["run", "m.onnx", "--passes", "simplify", "--input-shape", "1x3", "--input-shape", ""], "shape is empty"),
     ],
 )

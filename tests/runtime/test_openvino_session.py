@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from onnxopt.errors import Unloadable
 from onnxopt.testing import outputs_of, parse_graph
 
 pytest.importorskip("openvino")
@@ -30,6 +31,15 @@ def test_outputs_bear_the_names_of_the_model(text):
     assert list(got) == list(wanted)
     for name, values in wanted.items():
         np.testing.assert_allclose(got[name], values, rtol=0.01)
+
+
+def test_it_says_which_operators_it_does_not_have():
+    from onnxopt.runtime.openvino import OpenVinoSession
+
+    graph = parse_graph(IDENTITY)
+    graph.nodes[1].op = "Swirl"
+    with pytest.raises(Unloadable, match=r"OpenVINO cannot load the model: No conversion rule found .*Swirl"):
+        OpenVinoSession(graph.to_proto())
 
 
 INTERRUPTED = """
