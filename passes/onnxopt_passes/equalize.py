@@ -9,15 +9,9 @@
 """
 
 from onnxopt import Context, Graph, Pass, option
-from onnxopt.analysis.recovery import Closeness, closeness
 from onnxopt.analysis.recovery.equalization import equalize, find_pairs
-from onnxopt.analysis.shapes import RunShapes, Shapes
+from onnxopt.analysis.recovery.trial import helps_int8
 from onnxopt.calibration.given import came_quantized
-from onnxopt.calibration.measure import Ranging, measure_ranges
-from onnxopt.placement import emit, plan
-from onnxopt.runtime.host import cores
-
-FITTED_ON, JUDGED_ON = 8, 8  # samples
 
 
 class Equalize(Pass):
@@ -57,28 +51,5 @@ class Equalize(Pass):
         return count > 0
 
     def _helps(self, graph: Graph, context: Context) -> bool:
-        if context.fit is None or context.holdout is None or graph.opset < context.target.opset_floor:
-            context.note(graph.source, "cannot be quantized here to see whether it helps; left alone")
-            return False
-        if not plan(graph, context.target, context.get(Shapes)).weights:
-            return False
         equalized = graph.copy()
-        if not equalize(equalized, find_pairs(equalized)):
-            return False
-        before, after = (_quantized(g, graph, context) for g in (graph, equalized))
-        helps = after.improves(before)
-        if not helps:
-            context.note(graph.source, f"equalization was taken back: {after} against {before} before it")
-        return helps
-
-
-def _quantized(graph: Graph, reference: Graph, context: Context) -> Closeness:
-    """How close the quantized form of a graph is to the float model."""
-    assert context.fit is not None
-    assert context.holdout is not None
-    copy = graph.copy()
-    placement = plan(copy, context.target, context.get(Shapes))
-    names, samples = list(placement.tensors), context.fit.take(FITTED_ON)
-    table, _ = measure_ranges(copy, names, samples, context.get(RunShapes), context.target, Ranging())
-    emit(copy, context.target, placement, table)
-    return closeness(copy, reference, context.holdout.take(JUDGED_ON), threads=cores())
+        return equalize(equalized, find_pairs(equalized)) > 0 and helps_int8(graph, equalized, context)

@@ -1,13 +1,21 @@
 """Cross-layer equalization: move scale between two convolutions, channel by channel, so that ranges become alike.
 
-For f with f(s x) = s f(x), s > 0:  W2 f(W1 x + b1) = (W2 S) f(S^-1 W1 x + S^-1 b1) with S diagonal. With r1 and r2 the
-largest weights of an intermediate channel on either side, s = sqrt(r1 / r2) makes both sqrt(r1 r2). Here s is rounded
-to a power of two: what is left of the imbalance is below sqrt(2), and every product stays what it was, bit for bit.
+1. By the weights (`equalize`). For f with f(s x) = s f(x), s > 0:
 
-Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv 1906.04721, 4.1.
+       W2 f(W1 x + b1) = (W2 S) f(S^-1 W1 x + S^-1 b1) with S diagonal.
+
+With r1 and r2 the largest weights of an intermediate channel on either side, s = sqrt(r1 / r2) makes both sqrt(r1 r2).
+Here s is rounded to a power of two: what is left of the imbalance is below sqrt(2), and every product stays what it
+was, bit for bit. Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
+arXiv 1906.04721, 4.1.
+
+2. By the activations (`strengthen`). A depthwise convolution reads each channel with weights of its own, and these have
+a scale of their own; so has what writes the channel. Its values may then fill the range of the tensor whatever that
+does to the weights: s = R / p, for the largest value p of a channel and R of all. A Clip(x, 0, c) between the two cuts
+off a channel at c / s from then on; s leaves room for values larger than those seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +23,19 @@ import numpy.typing as npt
 from onnxopt.graph import Array, Graph, Node, is_standard
 
 HOMOGENEOUS = frozenset({"Relu", "LeakyRelu"})
+ROOM = 1.25  # of what a channel was seen to reach stays below a Clip
+STRONGEST = 64.0  # factor of a channel that is next to nothing; more of it would be rounding alone
 ROUNDS = 20  # chains settle in a few
 STEPS = 16  # a channel is scaled by 2^-16 .. 2^16 in a round; dead channels would go on for ever
 
 FloatArray = npt.NDArray[np.float64]
 
 
-def find_pairs(graph: Graph) -> list[tuple[Node, Node]]:
-    """Convolutions joined by nothing, a Relu or a LeakyRelu, with nobody else reading in between."""
+def find_pairs(graph: Graph, between: Collection[str] = HOMOGENEOUS) -> list[tuple[Node, Node]]:
+    """Convolutions joined by nothing or one of these activations, with nobody else reading in between."""
     pairs = []
     for first in graph.nodes_of("Conv"):
-        second = _follower(graph, first)
+        second = _follower(graph, first, between)
         if second is not None and all(_is_fit(graph, n) for n in (first, second)):
             pairs.append((first, second))
     return pairs
@@ -45,13 +55,40 @@ def equalize(graph: Graph, pairs: list[tuple[Node, Node]]) -> int:
             if steps.any():
                 changed = True
                 scaled[index] += steps
-                _scale(graph, first, second, steps)
+                _scale(graph, first, second, np.exp2(steps).astype(np.float32))
         if not changed:
             break
     return sum(int(np.count_nonzero(total)) for total in scaled)
 
 
-def _follower(graph: Graph, node: Node) -> Node | None:
+def find_depthwise(graph: Graph) -> list[tuple[Node, Node]]:
+    """Those pairs whose second convolution is depthwise; a Clip that starts at 0 may stand between them, too."""
+    pairs = find_pairs(graph, HOMOGENEOUS | {"Clip"})
+    return [(first, second) for first, second in pairs if _weight(graph, second).shape[1] == 1]
+
+
+def strengthen(graph: Graph, pairs: list[tuple[Node, Node]], peaks: Mapping[str, FloatArray]) -> int:
+    """Scale up the weak channels between pairs, in place.
+
+    Args:
+        graph: The model.
+        pairs: As `find_depthwise` gives them.
+        peaks: Largest magnitude of each channel of what the second of a pair reads, by the tensor's name.
+
+    Returns:
+        How many channels were scaled.
+    """
+    count = 0
+    for first, second in pairs:
+        peak = peaks[second.inputs[0].name]
+        factor = np.clip(peak.max() / np.maximum(ROOM * peak, np.finfo(np.float32).tiny), 1.0, STRONGEST)
+        factor[peak == 0] = 1.0
+        _scale(graph, first, second, (1 / factor).astype(np.float32))
+        count += int(np.count_nonzero(factor > 1))
+    return count
+
+
+def _follower(graph: Graph, node: Node, between: Collection[str]) -> Node | None:
     for _ in range(2):
         output = node.outputs[0]
         readers = graph.consumers(output)
@@ -60,9 +97,16 @@ def _follower(graph: Graph, node: Node) -> Node | None:
         node = readers[0]
         if node.op == "Conv":
             return node
-        if node.op not in HOMOGENEOUS or not is_standard(node):
+        if node.op not in between or not is_standard(node) or (node.op == "Clip" and not _from_zero(graph, node)):
             return None
     return None
+
+
+def _from_zero(graph: Graph, clip: Node) -> bool:
+    """Whether a Clip has constant bounds, the lower one 0, so that a channel may be scaled below the upper one."""
+    bounds = [graph.constant(t) for t in clip.inputs[1:3] if t.name]
+    low, high = bounds if len(bounds) == 2 else (None, None)
+    return low is not None and high is not None and float(low) == 0 < float(high)
 
 
 def _is_fit(graph: Graph, node: Node) -> bool:
@@ -95,8 +139,8 @@ def _steps(graph: Graph, first: Node, second: Node) -> FloatArray:
     return steps
 
 
-def _scale(graph: Graph, first: Node, second: Node, steps: FloatArray) -> None:
-    factor = np.exp2(steps).astype(np.float32)
+def _scale(graph: Graph, first: Node, second: Node, factor: Array) -> None:
+    """Divide the channels between two convolutions."""
     for index in _constants(first):
         constant = graph.own_constant(first, index)
         constant.values = constant.values / factor.reshape(-1, *[1] * (constant.values.ndim - 1))

@@ -30,11 +30,11 @@ class Closeness:
         """SQNR of the part that suffers most; infinite where all are equal."""
         return min((v for v in self.parts.values() if not math.isnan(v)), default=math.inf)
 
-    def improves(self, other: "Closeness") -> bool:
-        """Whether this is closer than another: in numbers, and in answers no further off."""
+    def improves(self, other: "Closeness", gain: float = GAIN) -> bool:
+        """Whether this is closer than another: in numbers, by this many dB, and in answers no further off."""
         if self.agreement is not None and other.agreement is not None and self.agreement < other.agreement - LOSS:
             return False
-        return self.sqnr_db > other.sqnr_db + GAIN
+        return self.sqnr_db > other.sqnr_db + gain
 
     def __str__(self) -> str:
         answers = f", agreement {100 * self.agreement:.1f} %" if self.agreement is not None else ""
