@@ -17,6 +17,7 @@ from typing import Any
 
 import onnx
 
+from onnxopt import formats
 from onnxopt import recipe as recipes
 from onnxopt.errors import UsageError
 from onnxopt.graph import Graph
@@ -59,6 +60,7 @@ def optimize(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     verify: Level | None = None,
     keep_anyway: bool = False,
+    ending: str = ".onnx",
     findings: bool = False,
     observers: Sequence[Observer] = (),
 ) -> Result:
@@ -80,6 +82,7 @@ def optimize(
         input_shapes: Input name to shape, for dynamic inputs.
         verify: off, structure, outputs or full; default outputs, structure for large models.
         keep_anyway: Undo nothing, and hand back whatever came out.
+        ending: Of the file that `Result.save` will be given; the size in the report is that of this format.
         findings: Measure what `Result.document` shows beside the figures, too: layers, tensors, pictures, memory.
         observers: Watch the passes.
 
@@ -95,10 +98,11 @@ def optimize(
     asked = Wanted(passes, target, data, eval_data, metric, max_drop, calibration_table, preprocess, samples, require)
     wanted = asked.or_else(said)
     subject = Subject(model, table_of(wanted.target or "ort"), input_shapes)
+    formats.check(Path(f"model{ending}"), subject.target)
     undo = not keep_anyway and (said is None or said.never_slower)
     stages = resolve(wanted.pipeline)
     with recipes.naming_recipe(said):
-        optimization = Optimization(subject, stages, wanted, undo=undo, enforced=not keep_anyway)
+        optimization = Optimization(subject, stages, wanted, undo=undo, enforced=not keep_anyway, ending=ending)
     result = optimization.run(verify, observers)
     return replace(result, findings=optimization.findings(result.graph)) if findings else result
 

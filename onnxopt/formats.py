@@ -91,6 +91,24 @@ def save(graph: Graph, path: str | Path, shapes: Shapes | None = None) -> list[P
     return _form(file).write(graph, file, shapes or {})
 
 
+def size_of(graph: Graph, ending: str, shapes: Shapes | None = None) -> int:
+    """Bytes of all files that `save` would write; of a `.engine`, those of the ONNX model that it is built from.
+
+    Args:
+        graph: The model.
+        ending: Of the file.
+        shapes: As for `save`.
+
+    Raises:
+        UsageError: As `save` does.
+        OptimizationError: As `save` does.
+    """
+    ending = ".onnx" if ending == ".engine" else ending
+    with tempfile.TemporaryDirectory() as folder:
+        save(graph, Path(folder) / f"model{ending}", shapes)
+        return sum(file.stat().st_size for file in Path(folder).iterdir())
+
+
 def files_of(path: Path) -> tuple[Path, ...]:
     """The files that a model of this name will consist of, as far as its ending tells."""
     return (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
@@ -155,11 +173,20 @@ def _write_ir(graph: Graph, path: Path, shapes: Shapes) -> list[Path]:  # noqa: 
         source, written = Path(folder) / "model.onnx", Path(folder) / "model.xml"
         model_io.save(graph, source)
         try:
+            model = openvino.Core().read_model(source)
+            _name_nodes(model)
             # In half precision, its default, scales and float weights would be others than those that were measured.
-            openvino.save_model(openvino.Core().read_model(source), written, compress_to_fp16=False)
+            openvino.save_model(model, written, compress_to_fp16=False)
         except RuntimeError as error:
             raise OptimizationError(f"OpenVINO cannot convert the model: {error}") from error
         return _place({path.with_suffix(".bin"): written.with_suffix(".bin"), path: written})
+
+
+def _name_nodes(model: Any) -> None:
+    """Name by place what OpenVINO numbers through a process, so that the same model becomes the same bytes."""
+    for place, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name() == node.get_name():
+            node.set_friendly_name(f"{node.get_type_name()}_{place}")
 
 
 def _write_ort(graph: Graph, path: Path, shapes: Shapes) -> list[Path]:  # noqa: ARG001

@@ -4,7 +4,7 @@
 |---|---|---|
 | `top1`, `map` (the metric `coco-map`), any metric's name, `score` (the metric in use) | the score | `0.35`, `35%` |
 | `latency` | median of one run on the target, one thread | `20ms`, `1.5s`, `800us` |
-| `size` | bytes of the model file | `3MB`, `900kB`, `2.5MiB` |
+| `size` | bytes of all files of the model as written | `3MB`, `900kB`, `2.5MiB` |
 | `speedup` | median of float latency / latency, measured together | `1.5`, `1.5x` |
 | `agreement` | with the float model: same top class, or F1 of its confident detections | `0.98`, `98%` |
 | `sqnr` | of the output that suffers most | `20dB` |

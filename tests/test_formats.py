@@ -38,6 +38,22 @@ def samples():
     return [{"input": random.random((1, 3, 64, 64), np.float32)} for _ in range(4)]
 
 
+@pytest.mark.parametrize(("name", "ending"), [("m.onnx", ".onnx"), ("m.ort", ".ort"), ("m.xml", ".xml")])
+def test_the_size_is_that_of_all_files_written(result, tmp_path, name, ending):
+    if ending == ".xml":
+        pytest.importorskip("openvino")
+    size = formats.size_of(result.graph, ending)
+    assert sum(file.stat().st_size for file in result.save(tmp_path / name)) == size
+    assert (size == result.report.after.bytes) == (ending == ".onnx")
+
+
+def test_ir_of_one_model_is_the_same_whatever_was_converted_before(result, tmp_path):
+    pytest.importorskip("openvino")
+    for name in ("first.xml", "second.xml"):
+        result.save(tmp_path / name)
+    assert (tmp_path / "first.xml").read_bytes() == (tmp_path / "second.xml").read_bytes()
+
+
 def test_ir_ort_and_onnx_of_one_run_agree(result, samples, tmp_path):
     pytest.importorskip("openvino")
     from onnxopt.runtime.openvino import OpenVinoRuntime

@@ -115,6 +115,7 @@ class Optimization:
         undo: Undo a stage that made the model slower, or with which the budget is missed.
         enforced: Refuse a result that misses the budget, or whose outputs are not finite.
         may_miss: Hand back what misses the budget all the same; the report says so.
+        ending: Of the file that will be written, whose size the report has and gates are held to.
 
     Raises:
         UsageError: Something cannot be used, no pass has a use for the table, or a gate could not be judged.
@@ -129,8 +130,9 @@ class Optimization:
         undo: bool = True,
         enforced: bool = True,
         may_miss: bool = False,
+        ending: str = ".onnx",
     ) -> None:
-        self.subject, self.stages, self.wanted = subject, list(stages), wanted
+        self.subject, self.stages, self.wanted, self.ending = subject, list(stages), wanted, ending
         self.undo, self.enforced, self.may_miss = undo, enforced, may_miss
         budget = Budget.parse(wanted.max_drop) if wanted.max_drop is not None else None
         self.gates = gates.parse_gates(wanted.require) if wanted.require is not None else ()
@@ -211,10 +213,13 @@ class Optimization:
         if self.table is not None and context.has(CalibrationTable):
             report.data["calibration_table"] = self.table.identify(context.get(CalibrationTable))
         measure_outcome(self.subject, graph, self.samples, self.metric, report, strict=self.enforced)
-        self._hold_gates(report)
         report.alone = rows
         _sign(graph, resolved, report)
-        return Result(graph, report, resolved, {i.name: i.shape for i in self.subject.inputs})
+        shapes = {i.name: i.shape for i in self.subject.inputs}
+        if self.subject.small and report.after is not None:
+            report.after.bytes = formats.size_of(graph, self.ending, shapes)
+        self._hold_gates(report)
+        return Result(graph, report, resolved, shapes)
 
     def _rounds(self, watchers: Sequence[Observer]) -> list[Round]:
         """Go through the stages, and again without the first lossy one as long as they miss the budget together.

@@ -15,6 +15,18 @@ def test_ir_is_written_for_openvino(onnxopt, net, tmp_path):
     assert onnxopt(*again).exit_code == 0  # over its own
 
 
+def test_a_gate_on_size_counts_all_files(onnxopt, net, tmp_path):
+    pytest.importorskip("openvino")
+    output, report = tmp_path / "m.xml", tmp_path / "r.json"
+    again = ["run", net, "--passes", "simplify", "--target", "openvino", "-o", output, "--report", report]
+    assert onnxopt(*again).exit_code == 0
+    size = json.loads(report.read_text())["after"]["bytes"]
+    assert size == output.stat().st_size + (tmp_path / "m.bin").stat().st_size
+    refused = onnxopt(*again, "--require", f"size<={size - 1}B")
+    assert refused.exit_code == 3, refused.stderr
+    assert onnxopt(*again, "--require", f"size<={size}B").exit_code == 0
+
+
 def test_a_bin_of_somebody_else_is_not_replaced(onnxopt, net, tmp_path):
     pytest.importorskip("openvino")
     (tmp_path / "int8.bin").write_bytes(b"mine")
