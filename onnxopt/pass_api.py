@@ -238,7 +238,7 @@ class Context:
         fit: Samples to choose and fit on; None where there are none, or the model cannot be run here.
         holdout: Samples to judge on, disjoint from `fit`.
         cannot_run: Why the model cannot be run here, e.g. operators that are not installed; "" where it can.
-        synthetic: True where the samples are made up, so that accuracy cannot be judged.
+        synthetic: True where the samples are made up, or a single one, so that accuracy cannot be judged.
         seed: For every random choice.
         record: Where this pass's notes and counts go.
     """

@@ -50,6 +50,11 @@ class Samples:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def can_judge(self) -> bool:
+        """Whether some real samples are held out: on made-up ones, and on those fitted to, nothing looks wrong."""
+        return not self.synthetic and self.holdout is not self.fit
+
+    @property
     def preprocess(self) -> str | None:
         """How pictures of the user's became inputs, as a recipe has it."""
         return str(self.data.preprocess) if self.data.preprocess is not None and not self.synthetic else None
@@ -96,7 +101,9 @@ def open_samples(
     fit, holdout = whole.split_holdout(3)
     if not len(holdout):
         holdout = fit
-        notes.append("a single sample: outputs are judged on the sample that they were fitted on")
+        notes.append(
+            "a single sample: outputs are judged on the sample that they were fitted on, so accuracy is unverified"
+        )
     evaluation = holdout
     if eval_data is not None:
         evaluation = opened(eval_data, "evaluation", None)

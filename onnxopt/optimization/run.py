@@ -155,6 +155,11 @@ class Optimization:
         self.judge: Judge | None = None
         if budget is not None and subject.cannot_run:
             raise UsageError(f"a budget needs the model to be run, and that is not possible: {subject.cannot_run}")
+        if budget is not None and self.samples.evaluation is self.samples.fit:
+            raise UsageError(
+                "a budget cannot be judged on the single sample that the model is fitted to; "
+                "give more with --data, or others with --eval-data"
+            )
         if budget is not None:
             self.judge = Judge(budget, subject.graph, self.samples.evaluation, subject.timed_on, self.metric)
         self.shared: tuple[Any, ...] = ()
@@ -342,7 +347,7 @@ class Optimization:
         fed: dict[str, Any] = {"fit": self.samples.fit, "holdout": self.samples.holdout}
         if subject.small and subject.cannot_run:
             fed = {"cannot_run": subject.cannot_run}
-        context = Context(subject.target, inputs=subject.inputs, synthetic=self.samples.synthetic, **fed)
+        context = Context(subject.target, inputs=subject.inputs, synthetic=not self.samples.can_judge, **fed)
         for artefact in (self.judge, *self.shared):
             if artefact is not None:
                 context.put(artefact)

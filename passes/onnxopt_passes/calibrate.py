@@ -26,7 +26,7 @@ from onnxopt.calibration.table import CalibrationTable
 from onnxopt.evaluation.agreement import decibels
 from onnxopt.evaluation.float_outputs import FloatOutputs
 from onnxopt.evaluation.sensitivity import Switchboard
-from onnxopt.placement import Placement, plan
+from onnxopt.placement import Placement, check_ignored, plan
 from onnxopt.placement.emit import group_parameters
 from onnxopt.runtime.host import cores
 
@@ -65,6 +65,7 @@ class Calibrate(Pass):
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Sweep once and leave the table."""
+        check_ignored(self.name, graph, self.ignore)
         placement = plan(graph, context.target, context.get(Shapes), self.ignore)
         if self.percentile != DEFAULT_PERCENTILE and self.method not in {None, "percentile", "auto"}:
             context.note(graph.source, f"percentile={self.percentile:g} has no effect with method={self.method}")

@@ -52,7 +52,7 @@ class EqualizeActivations(Pass):
         if not pairs or self.keep is False:
             return False
         if context.synthetic or context.fit is None:
-            context.note(graph.source, "what its channels reach only real samples tell; left alone")
+            context.note(graph.source, "what its channels reach only several real samples tell; left alone")
             return False
         peaks = _peaks(graph, pairs, context.fit)
         equalized = graph.copy()

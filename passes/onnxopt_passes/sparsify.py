@@ -123,7 +123,7 @@ class Sparsify(Pass):
         if self.method == "reconstruction" and why:
             raise UsageError(f"sparsify: method=reconstruction has to run the model on samples: {why}")
         if not why and self.method is None and context.synthetic:
-            why = "the samples are made up"
+            why = "samples that are made up, or a single one, cannot tell what they cost"
         if self.method is None and why:
             context.note(graph.source, f"the smallest weights go, without reconstruction: {why}")
         return self.method or ("magnitude" if why else "reconstruction")

@@ -137,6 +137,22 @@ def test_what_is_no_budget_is_exit_2(model, text):
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_one_picture_prunes_no_more_than_none_and_judges_no_budget(model, tmp_path):
+    (tmp_path / "one").mkdir()
+    shutil.copy(next((TESTDATA / "patches" / "train").iterdir()), tmp_path / "one")
+    one = ("--data", tmp_path / "one", "--preprocess", "imagenet")
+    budget = run(model, "--passes", "prune", *one, "--max-drop", "2%")
+    assert budget.exit_code == 2, budget.output
+    assert "cannot be judged on the single sample" in budget.stderr
+    report = tmp_path / "r.json"
+    result = run(model, "--passes", "prune", *one, "--keep-anyway", "--verify", "off", "--report", report)
+    assert result.exit_code == 0, result.output
+    document = json.loads(report.read_text())
+    options = document["stages"][0]["passes"][0]["options"]
+    assert (options["criterion"], options["compensation"]) == ("l2", False)
+    assert document["after"]["macs"] > 0.8 * document["before"]["macs"]
+
+
 def test_labels_that_are_not_there_are_missed_before_the_work(model):
     result = run(model, "--passes", "quantize", "--max-drop", "1%", "--metric", "top1")
     assert result.exit_code == 2, result.output

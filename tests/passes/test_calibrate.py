@@ -49,6 +49,11 @@ def calibrated(text=NET, data=None, **options):
     return graph, context.get(CalibrationTable), record
 
 
+def test_a_pattern_that_matches_nothing_is_refused():
+    with pytest.raises(UsageError, match=r"calibrate: 'nope' matches no node"):
+        calibrated(ignore=("nope",))
+
+
 def test_only_what_does_not_follow_is_measured():
     graph = parse_graph(NET)
     plan = plan_statistics(graph, ["x", "a", "g", "b", "d", "k", "m", "e"])
