@@ -21,7 +21,7 @@ from onnxopt.runtime.latency import compare
 
 ROUNDS, SECONDS = 30, 20.0  # of timing
 
-NOTHING, ALL = "the model as given", "all stages"
+NOTHING, ALL, HANDED_BACK = "the model as given", "all stages", "handed back"
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,19 @@ class Round:
         return replace(self.records[index], kept=False, reason=f"{reason}; undone")
 
 
-def stages_alone(stages: Sequence[Stage], given: Graph, rounds: Sequence[Round]) -> dict[str, Graph]:
+def stages_alone(stages: Sequence[Stage], given: Graph, rounds: Sequence[Round], final: Round) -> dict[str, Graph]:
     """What every lossy stage makes by itself of the model as given.
 
     Args:
         stages: The pipeline.
         given: The model as given.
         rounds: The first has all stages.
+        final: The one that holds.
 
     Returns:
-        Text of a stage to graph, the model as given first and what all made together last. A stage that no round has
-        alone is left out, and so is the last one where another was undone.
+        Text of a stage to graph: the model as given first, then each stage, then what all made together, which is left
+        out where one was undone before the last; at the end what is handed back, unless it is one of those. A stage
+        that no round has alone is left out.
     """
     found = {NOTHING: given}
     lossy = rounds[0].tried
@@ -91,6 +93,8 @@ def stages_alone(stages: Sequence[Stage], given: Graph, rounds: Sequence[Round])
         found[ALL] = rounds[0].graph
     elif together is not None and rounds[0].lossy == lossy[:-1]:
         found[ALL] = together.made
+    if not any(graph is final.graph for graph in found.values()):
+        found[HANDED_BACK] = final.graph
     return found
 
 
@@ -100,7 +104,7 @@ def faster_alone(final: Round, rounds: Sequence[Round], rows: Sequence[Alone]) -
     Args:
         final: With all stages.
         rounds: All there are.
-        rows: What was measured, all together last.
+        rows: What was measured.
     """
     timed = {row.stages: row for row in rows}
     together, best = timed.get(ALL), final

@@ -292,7 +292,7 @@ class Optimization:
                 known.append(self._round([self._verifier(verify)], out, {}))
             except OnnxoptError:  # it needs one before it
                 continue
-        graphs = stages_alone(self.stages, self.subject.graph, known)
+        graphs = stages_alone(self.stages, self.subject.graph, known, rounds[-1])
         rows = measured(graphs, runtime, self.samples, self.metric, self.subject.macs)
         may_choose = self.undo and self.judge is not None and len(rounds) == 1
         return (faster_alone(rounds[-1], known, rows) if may_choose else rounds[-1]), rows

@@ -1,18 +1,31 @@
-"""Stages that together miss a budget: which of them stay, and what the report shows of all."""
+"""Several lossy stages: which of them stay, and that each is shown alone."""
 
+import json
+
+import jsonschema
 import numpy as np
 import pytest
 
 from onnxopt import OptimizationError, Pass, optimize, option
 from onnxopt.guard import Attempt
-from onnxopt.optimization.rounds import ALL, NOTHING, Round, faster_alone
+from onnxopt.optimization.rounds import ALL, HANDED_BACK, NOTHING, Round, faster_alone
 from onnxopt.report.record import PassRecord, StageRecord
-from onnxopt.report.run import Alone
+from onnxopt.report.run import SCHEMA, Alone
+from onnxopt.report.summary import summary
 from onnxopt.testing import parse_graph
 
 # Large enough to be timed: a stage must not be undone by chance.
 NET = "(float[1,9,99,99] x) => (float[1,9,99,99] y) <float[1] w = {1}> { a = Mul (x, w) y = Tanh (a) }"
 FEEDS = [{"x": np.full((1, 9, 99, 99), value, np.float32)} for value in (0.01, 0.02, 0.03, 0.04, 0.05, 0.06)]
+
+CONVS = """(float[1,3,16,16] x) => (float[1,8,10,10] y)
+<float[32,3,3,3] w1, float[32,32,3,3] w2, float[8,32,3,3] w3> {
+  a = Conv (x, w1)
+  b = Relu (a)
+  c = Conv (b, w2)
+  d = Relu (c)
+  y = Conv (d, w3)
+}"""
 
 
 class Shrink(Pass):
@@ -90,3 +103,47 @@ def test_a_stage_alone_holds_where_it_is_clearly_faster(quantized, kept):
     assert [r.text for r in best.records if r.kept] == kept
     if kept == ["quantize"]:
         assert best.records[0].reason == "slower with it: 7.75 ms, 6.67 ms without it; undone"
+
+
+def test_the_table_ends_with_what_is_handed_back_where_that_is_none_of_the_others():
+    stages = (Shrink(by=0.03), Shrink(by=0.05, mark="second"), Shrink(by=0.02, mark="third"))
+    report = run(Shrink(by=0.06, mark="zeroth"), *stages, target="ort").report
+    kept = [stage.text for stage in report.stages if stage.kept]
+    assert 1 < len(kept) < 4
+    assert [row.stages for row in report.alone][-1] == HANDED_BACK
+    assert report.alone[-1].score == pytest.approx(report.budget["after"], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def feeds():
+    generator = np.random.default_rng(0)
+    return [{"x": generator.random((1, 3, 16, 16), np.float32)} for _ in range(6)]
+
+
+@pytest.fixture(scope="module")
+def report(feeds):
+    passes = "prune{ratio=0.5, align=1, compensation=false},quantize{recover=off}"
+    return optimize(parse_graph(CONVS), passes, data=feeds, keep_anyway=True).report
+
+
+def test_each_stage_is_measured_alone(report):
+    nothing, prune, quantize, both = report.alone
+    assert [row.stages for row in report.alone] == [NOTHING, *(s.text for s in report.stages), ALL]
+    assert (nothing.speedup, nothing.worst_sqnr_db) == (1.0, float("inf"))
+    assert prune.macs == both.macs < quantize.macs == nothing.macs
+    assert both.bytes < prune.bytes < nothing.bytes
+    assert both.bytes == pytest.approx(report.after.bytes, abs=3000)  # the run signs the model
+    assert both.worst_sqnr_db == report.quality["worst_sqnr_db"] < quantize.worst_sqnr_db
+
+
+def test_the_report_holds_it(report):
+    document = json.loads(report.to_json())
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    assert [row["stages"] for row in document["alone"]] == [row.stages for row in report.alone]
+    assert f"\n{ALL}" in summary(report)
+
+
+def test_one_lossy_stage_has_nothing_to_be_compared_with(feeds):
+    report = optimize(parse_graph(CONVS), "simplify,quantize{recover=off}", data=feeds, keep_anyway=True).report
+    assert report.alone == []
+    assert "stage alone" not in summary(report)
