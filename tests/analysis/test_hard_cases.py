@@ -58,6 +58,17 @@ CASES = {
         h = Conv <strides = [2,2], pads = [1,1,1,1]> (tap, w6)  i = Concat <axis = 1> (g, h)
         j = MaxPool <kernel_shape = [2,2], strides = [2,2]> (tap)  k = Concat <axis = 1> (i, j)  y = Conv (k,
         w7) }""",
+    "06 head that picks the best by itself, without suppression": """
+        (float[1,3,6,6] x) => (float[1,5,6] y)
+        <float[8,3,1,1] w1, float[6,8,3,3] wb, float[4,6,1,1] wo, float[8,1,3,3] wd, float[7,8,1,1] wc,
+         float[2,7,1,1] ws, int64[3] flat = {0, 0, -1}, int64[1] k = {5}, int64[1] last = {-1},
+         int64[3] whole = {1,1,6}> {
+        a = Conv (x, w1)  b = Relu (a)  c = Conv <pads = [1,1,1,1]> (b, wb)  d = Relu (c)  e = Conv (d, wo)
+        f = Conv <group = 8, pads = [1,1,1,1]> (b, wd)  g = Relu (f)  h = Conv (g, wc)  i = Relu (h)  j = Conv (i, ws)
+        l = Reshape (e, flat)  m = Reshape (j, flat)  n = Sigmoid (m)  o = Concat <axis = 1> (l, n)
+        p = Transpose <perm = [0,2,1]> (o)  q = Transpose <perm = [0,2,1]> (n)  r = ReduceMax <axes = [-1],
+        keepdims = 0> (q)  s, at = TopK (r, k)  u = Unsqueeze (at, last)  v = Tile (u, whole)
+        y = GatherElements <axis = 1> (p, v) }""",
     "07 one tensor four times in one Concat": """
         (float[1,3,8,8] x) => (float[1,2,8,8] y) <float[6,3,1,1] w1, float[5,24,1,1] w2, float[2,5,1,1] w3> {
         a = Conv (x, w1)  b = MaxPool <kernel_shape = [3,3], pads = [1,1,1,1]> (a)
@@ -195,6 +206,26 @@ CASES = {
         e = LayerNormalization (d, g, b)  f = MatMul (e, w1)  h = Add (f, b1)  i = Sigmoid (h)  j = MatMul (i, w2)
         k = Transpose <perm = [0,3,1,2]> (j)  l = Mul (gamma, k)  m = Add (a, l)  y = Conv (m, w3) }""",
 }
+
+
+def shuffle_units(count: int) -> str:
+    """As in ShuffleNet V2: half of the channels pass a branch, then all are shuffled."""
+    weights, body, read = [], "  z0 = Conv (x, w0)", "z0"
+    for i in range(1, count + 1):
+        weights.append(f"float[6,6,1,1] u{i}, float[6,1,3,3] v{i}, float[6,6,1,1] w{i}")
+        body += f"""
+        p{i}, q{i} = Split <axis = 1> ({read}, sizes)  a{i} = Conv (q{i}, u{i})  b{i} = Sigmoid (a{i})
+        c{i} = Conv <group = 6, pads = [1,1,1,1]> (b{i}, v{i})  d{i} = Conv (c{i}, w{i})  e{i} = Tanh (d{i})
+        f{i} = Concat <axis = 1> (p{i}, e{i})  g{i} = Reshape (f{i}, apart)
+        h{i} = Transpose <perm = [0,2,1,3,4]> (g{i})  z{i} = Reshape (h{i}, together)"""
+        read = f"z{i}"
+    return f"""(float[1,3,4,4] x) => (float[1,2,4,4] y)
+        <float[12,3,1,1] w0, int64[2] sizes = {{6, 6}}, int64[5] apart = {{1,2,6,4,4}},
+         int64[4] together = {{1,-1,4,4}}, {", ".join(weights)}, float[2,12,1,1] wy> {{
+        {body}  y = Conv ({read}, wy) }}"""
+
+
+CASES["11 sixteen units with a shuffle each"] = shuffle_units(16)
 
 
 @pytest.mark.parametrize("name", CASES)

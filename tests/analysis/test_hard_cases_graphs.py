@@ -1,11 +1,14 @@
 """Hard cases of pruning, by number: rare operators, whole graphs, quantized weights, edges of the ratio."""
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from mask_equivalence import assert_cut_equals_mask, assert_depends_on_input, assert_oracles, random_choice
 
+from onnxopt import model_io
 from onnxopt.analysis.channels import ChannelGroups, Policy, cut
 from onnxopt.graph import Graph
 from onnxopt.manager import run_pass
@@ -233,6 +236,23 @@ def test_24_half_precision_weights(dtype: np.dtype) -> None:
     assert (conv.inputs[1].values == old[0][[0, 3, 5]]).all()
     assert (last.inputs[1].values == old[1][:, [0, 3, 5]]).all()
     onnx.checker.check_model(graph.to_proto(), full_check=True)
+
+
+def test_24_external_data(tmp_path: Path) -> None:
+    graph = parse_graph(NET)
+    outputs = {}
+    for external in (False, True):
+        model_io.save(graph.copy(), tmp_path / "m.onnx", external=external)
+        read = model_io.load(tmp_path / "m.onnx")
+        assert bool(model_io.external_files(tmp_path / "m.onnx")) == external
+        found = ChannelGroups.of(read)
+        cut(read, found.relations, found.kept(random_choice(found, 0)))
+        model_io.save(read, tmp_path / "cut.onnx", external=external)
+        after = model_io.load(tmp_path / "cut.onnx")
+        assert after.nbytes() < graph.nbytes()
+        outputs[external] = outputs_of(after, random_feeds(graph))
+    for name, value in outputs[False].items():
+        np.testing.assert_array_equal(outputs[True][name], value)
 
 
 NET = """(float[1,3,8,8] x) => (float[1,5] y)
