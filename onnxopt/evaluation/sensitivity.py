@@ -4,7 +4,8 @@ Behind every tensor x of a placement goes a switch:  if m then fq(x) else x,  wh
 Scales, zero points and the entries m are inputs of the model.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,29 @@ from onnxopt.runtime.ort import OrtSession
 from onnxopt.targets import Target
 
 SCALES, ZEROS, SWITCHES = (f"onnxopt_{name}" for name in ("scales", "zeros", "switches"))
+
+
+@dataclass(frozen=True)
+class Alone:
+    """How much each quantizer of a model hurts alone, kept for a later pass that would ask the same.
+
+    Attributes:
+        noise: Of the outputs, by group; see `Switchboard.alone`.
+        ranges: Of the tensors, as they were then.
+    """
+
+    noise: Mapping[str, float]
+    ranges: Mapping[str, tuple[float, float]]
+
+    @classmethod
+    def of(cls, noise: Mapping[str, float], table: CalibrationTable) -> "Alone":
+        """With the ranges that a table has now."""
+        return cls(noise, {name: (table[name].low, table[name].high) for name in table})
+
+    def holds(self, groups: Collection[str], table: CalibrationTable) -> bool:
+        """Whether it is about these groups, with these ranges."""
+        known = {name: (table[name].low, table[name].high) for name in self.ranges if name in table}
+        return set(groups) == set(self.noise) and self.ranges == known
 
 
 class Switchboard:

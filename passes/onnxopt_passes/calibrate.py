@@ -25,7 +25,7 @@ from onnxopt.calibration.store import complete, open_table, replace_ranges
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.evaluation.agreement import decibels
 from onnxopt.evaluation.float_outputs import FloatOutputs
-from onnxopt.evaluation.sensitivity import Switchboard
+from onnxopt.evaluation.sensitivity import Alone, Switchboard
 from onnxopt.placement import Placement, check_ignored, plan
 from onnxopt.placement.emit import group_parameters
 from onnxopt.runtime.host import cores
@@ -151,6 +151,7 @@ class _Choice:
     def _ruinous(self) -> frozenset[str]:
         """Groups of tensors that ruin the outputs alone."""
         alone = self._board(self.table).alone(self.wanted, self.table, RANKED_ON)
+        self.context.put(Alone.of(alone, self.table))
         return frozenset(g for g, noise in alone.items() if decibels(noise) < RUINOUS)
 
     def _ranges(self, ranging: Ranging) -> CalibrationTable:

@@ -13,7 +13,7 @@ The SQNR comes first, since four samples tell it. The budget goes on from there;
 good enough was found, since what counts for the user is the budget.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,7 +28,7 @@ from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import UsageError
 from onnxopt.evaluation.budget import Judge
 from onnxopt.evaluation.float_outputs import FloatOutputs
-from onnxopt.evaluation.sensitivity import Switchboard
+from onnxopt.evaluation.sensitivity import Alone, Switchboard
 from onnxopt.graph import label
 from onnxopt.placement import FloatNodes, Placement, plan
 from onnxopt.placement.retarget import refuse_pairs
@@ -203,9 +203,8 @@ class _Search:
         if not self.options.most:
             return [()]
         placement = plan(self.graph, self.context.target, self.context.get(Shapes))
-        board = Switchboard(self.graph, self.context.target, placement, self.table, threads=cores())
-        around = {g: self._around(placement, g) for g in board.groups}
-        noise = board.alone(self.wanted, self.table, RANKED_ON)
+        noise = self._alone(placement)
+        around = {g: self._around(placement, g) for g in placement.groups}
         gain = {g: noise[g] / (self._share(names) + self._moved(names) + BESIDES) for g, names in around.items()}
         steps: list[tuple[str, ...]] = [()]
         names: list[str] = []
@@ -215,6 +214,13 @@ class _Search:
                 names += added
                 steps.append(tuple(names))
         return steps
+
+    def _alone(self, placement: Placement) -> Mapping[str, float]:
+        """Noise of the outputs with one quantizer alone; `calibrate` may have heard each already."""
+        if self.context.has(Alone) and self.context.get(Alone).holds(placement.groups, self.table):
+            return self.context.get(Alone).noise
+        board = Switchboard(self.graph, self.context.target, placement, self.table, threads=cores())
+        return board.alone(self.wanted, self.table, RANKED_ON)
 
     def _moved(self, names: Sequence[str]) -> float:
         """Of the values that all weighted layers read and write, those of some nodes."""

@@ -12,7 +12,7 @@ from onnxopt.data import InputSpec, synthetic
 from onnxopt.errors import OptimizationError, UsageError
 from onnxopt.evaluation.budget import Budget, Judge
 from onnxopt.evaluation.float_outputs import FloatOutputs
-from onnxopt.evaluation.sensitivity import Switchboard
+from onnxopt.evaluation.sensitivity import Alone, Switchboard
 from onnxopt.manager import check_requirements, run_pass
 from onnxopt.pass_api import Context
 from onnxopt.pipeline import resolve
@@ -93,6 +93,19 @@ def test_each_quantizer_is_judged_alone():
     assert min(alone, key=alone.get) == "d"
     assert alone["d"] < 5
     assert alone["b"] > 20
+
+
+def test_what_calibrate_has_heard_is_not_heard_again(monkeypatch):
+    graph, context, record = searched(broken=True, most=1.0)
+    heard = context.get(Alone)
+    assert min(heard.noise.values()) < max(heard.noise.values())
+    monkeypatch.setattr(Switchboard, "alone", None)
+    again = run_pass(KeepFloat(most=1.0), graph, context, [])
+    assert again.options["nodes"] == record.options["nodes"]
+    table = context.get(CalibrationTable)
+    assert heard.holds(heard.noise, table)
+    table["d"] = replace(table["d"], high=2 * table["d"].high + 1)
+    assert not heard.holds(heard.noise, table)
 
 
 def test_no_more_than_allowed_stays_float_and_that_is_said():
