@@ -98,6 +98,8 @@ def optimize(
     asked = Wanted(passes, target, data, eval_data, metric, max_drop, calibration_table, preprocess, samples, require)
     wanted = asked.or_else(said)
     subject = Subject(model, table_of(wanted.target or "ort"), input_shapes)
+    if not ending.startswith("."):
+        raise UsageError(f"optimize: the ending '{ending}' has no dot; give one such as .onnx or .xml")
     formats.check(Path(f"model{ending}"), subject.target)
     undo = not keep_anyway and (said is None or said.never_slower)
     stages = resolve(wanted.pipeline)

@@ -103,7 +103,8 @@ def size_of(graph: Graph, ending: str, shapes: Shapes | None = None) -> int:
         UsageError: As `save` does.
         OptimizationError: As `save` does.
     """
-    ending = ".onnx" if ending == ".engine" else ending
+    if ending in {".onnx", ".engine"}:
+        return graph.to_proto().ByteSize()
     with tempfile.TemporaryDirectory() as folder:
         save(graph, Path(folder) / f"model{ending}", shapes)
         return sum(file.stat().st_size for file in Path(folder).iterdir())

@@ -47,6 +47,11 @@ def test_the_size_is_that_of_all_files_written(result, tmp_path, name, ending):
     assert (size == result.report.after.bytes) == (ending == ".onnx")
 
 
+def test_an_ending_has_its_dot():
+    with pytest.raises(UsageError, match="has no dot"):
+        optimize(TESTDATA / "patches_classifier.onnx", "simplify", target="openvino", ending="xml")
+
+
 def test_ir_of_one_model_is_the_same_whatever_was_converted_before(result, tmp_path):
     pytest.importorskip("openvino")
     for name in ("first.xml", "second.xml"):

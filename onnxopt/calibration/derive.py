@@ -114,8 +114,8 @@ def _clip(graph: Graph, node: Node) -> tuple[Tensor, Elementwise] | None:
     }  # before opset 11
     for key, tensor in zip(("min", "max"), node.inputs[1:], strict=False):
         value = graph.constant(tensor) if tensor.name else None
-        if tensor.name and value is None:
+        if tensor.name and (value is None or value.size != 1):
             return None
         if value is not None:
-            bounds[key] = float(value)
+            bounds[key] = float(value.item())
     return node.inputs[0], ELEMENTWISE["Clip"](**bounds)

@@ -39,7 +39,7 @@ def check_words(command: click.Command, words: Sequence[str], parent: click.Cont
 
 def _name(param: click.Parameter) -> str:
     """As the user knows it: `--data`, `-o` and `--output` in one, or the name of an argument."""
-    return " / ".join(param.opts) if isinstance(param, click.Option) else param.human_readable_name
+    return " / ".join(param.opts) if isinstance(param, click.Option) else param.human_readable_name or "an argument"
 
 
 def _listed(value: object) -> Sequence[object]:

@@ -101,9 +101,7 @@ def open_samples(
     fit, holdout = whole.split_holdout(3)
     if not len(holdout):
         holdout = fit
-        notes.append(
-            "a single sample: outputs are judged on the sample that they were fitted on, so accuracy is unverified"
-        )
+        notes.append("a single sample: choices are judged on the sample that they were fitted on")
     evaluation = holdout
     if eval_data is not None:
         evaluation = opened(eval_data, "evaluation", None)

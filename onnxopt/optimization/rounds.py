@@ -126,6 +126,7 @@ def measured(
     samples: Samples,
     metric: Metric | None,
     macs: Callable[[Graph], int],
+    size: Callable[[Graph], int],
 ) -> list[Alone]:
     """Size, latency and quality of each, against the first.
 
@@ -135,6 +136,7 @@ def measured(
         samples: What to run them on.
         metric: The user's; None: only the likeness to the first is known.
         macs: Multiply-accumulates of a graph.
+        size: Bytes of the files that it is written to.
     """
     feeds = next(iter(samples.holdout)).feeds
     sessions = {name: runtime.open(graph.to_proto()) for name, graph in graphs.items()}
@@ -148,7 +150,7 @@ def measured(
         rows.append(
             Alone(
                 stages=name,
-                bytes=graph.to_proto().ByteSize(),
+                bytes=size(graph),
                 macs=macs(graph),
                 latency_ms=timing[name].milliseconds.median,
                 speedup=timing[name].speedup.median,

@@ -220,11 +220,18 @@ class Optimization:
         measure_outcome(self.subject, graph, self.samples, self.metric, report, strict=self.enforced)
         report.alone = rows
         _sign(graph, resolved, report)
-        shapes = {i.name: i.shape for i in self.subject.inputs}
         if self.subject.small and report.after is not None:
-            report.after.bytes = formats.size_of(graph, self.ending, shapes)
+            report.after.bytes = self._size(graph)
         self._hold_gates(report)
-        return Result(graph, report, resolved, shapes)
+        return Result(graph, report, resolved, self._shapes)
+
+    @property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {i.name: i.shape for i in self.subject.inputs}
+
+    def _size(self, graph: Graph) -> int:
+        """Bytes of the files that a graph is written to."""
+        return formats.size_of(graph, self.ending, self._shapes)
 
     def _rounds(self, watchers: Sequence[Observer]) -> list[Round]:
         """Go through the stages, and again without the first lossy one as long as they miss the budget together.
@@ -293,7 +300,7 @@ class Optimization:
             except OnnxoptError:  # it needs one before it
                 continue
         graphs = stages_alone(self.stages, self.subject.graph, known, rounds[-1])
-        rows = measured(graphs, runtime, self.samples, self.metric, self.subject.macs)
+        rows = measured(graphs, runtime, self.samples, self.metric, self.subject.macs, self._size)
         may_choose = self.undo and self.judge is not None and len(rounds) == 1
         return (faster_alone(rounds[-1], known, rows) if may_choose else rounds[-1]), rows
 

@@ -12,6 +12,7 @@ from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.recovery.equalization import equalize, find_pairs
 from onnxopt.analysis.recovery.trial import helps_int8
 from onnxopt.calibration.given import came_quantized
+from onnxopt.calibration.store import TableFile
 
 
 class Equalize(Pass):
@@ -42,6 +43,9 @@ class Equalize(Pass):
         if not pairs or self.keep is False:
             if not pairs:
                 context.note(graph.source, "no two Conv joined by nothing, Relu or LeakyRelu: nothing to equalize")
+            return False
+        if self.keep is None and context.has(TableFile):
+            context.note(graph.source, "ranges in a table are of the weights as they came; left alone")
             return False
         keep = self.keep if self.keep is not None else self._helps(graph, context)
         context.resolve(keep=keep)

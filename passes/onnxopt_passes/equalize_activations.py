@@ -15,11 +15,13 @@ from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.recovery.equalization import find_depthwise, strengthen
 from onnxopt.analysis.recovery.trial import helps_int8
 from onnxopt.calibration.given import came_quantized
+from onnxopt.calibration.store import TableFile
 from onnxopt.data import Dataset
 from onnxopt.graph import Node
 from onnxopt.runtime.host import cores
 from onnxopt.runtime.ort import OrtSession
 
+LEAST = 8  # samples
 GAIN = 1.0  # dB that it has to be worth, for it is not exact
 
 
@@ -33,8 +35,8 @@ class EqualizeActivations(Pass):
         before: `a = Conv (x, w1, b1)`, `b = Clip (a, 0, 6)`, `y = Conv <group = 16> (b, w2)`
         after:  `a = Conv (x, w1 * s, b1 * s)`, `b = Clip (a, 0, 6)`, `y = Conv <group = 16> (b, w2 / s)`
 
-    Effect: lossy. Behind a Clip a channel is cut off a quarter above what it reached on the samples; its quantizer
-    would do so, too. Behind a Relu only the last digits of products change.
+    Effect: lossy. Behind a Clip each channel is cut off a quarter above what it reached on the samples, so these have
+    to show what the model will see. Behind a Relu only the last digits of products change.
     """
 
     name = "equalize-activations"
@@ -51,8 +53,11 @@ class EqualizeActivations(Pass):
         pairs = find_depthwise(graph)
         if not pairs or self.keep is False:
             return False
-        if context.synthetic or context.fit is None:
-            context.note(graph.source, "what its channels reach only several real samples tell; left alone")
+        if context.synthetic or context.fit is None or len(context.fit) < LEAST:
+            context.note(graph.source, f"what its channels reach only {LEAST} real samples and more tell; left alone")
+            return False
+        if context.has(TableFile):
+            context.note(graph.source, "ranges in a table are of the weights as they came; left alone")
             return False
         peaks = _peaks(graph, pairs, context.fit)
         equalized = graph.copy()

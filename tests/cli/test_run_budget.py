@@ -207,3 +207,12 @@ def test_labels_that_do_not_suit_are_not_used_and_that_is_said(model, tmp_path):
     result = run(model, *words)
     assert result.exit_code == 0, result.output
     assert "warning: the labels do not suit what the model gives: they are not used" in result.stderr
+
+
+def test_a_table_written_with_data_is_read_without(model, tmp_path):
+    words = ("--passes", "quantize{recover=off}", "--target", "tensorrt", "--calibration-table", tmp_path / "t.json")
+    with_data = run(model, *words, *PATCHES, "--samples", 24, "--verify", "off", "-o", tmp_path / "a.onnx")
+    assert with_data.exit_code == 0, with_data.output
+    without = run(model, *words, "--verify", "off", "-o", tmp_path / "b.onnx")
+    assert without.exit_code == 0, without.output
+    assert "ranges read" in without.stderr

@@ -6,6 +6,7 @@ import pytest
 from onnxopt.analysis.recovery.equalization import ROOM, STRONGEST, find_depthwise, strengthen
 from onnxopt.calibration.collect import expose
 from onnxopt.calibration.given import GivenRange, GivenRanges
+from onnxopt.calibration.store import TableFile
 from onnxopt.data import InputSpec, synthetic
 from onnxopt.manager import run_pass
 from onnxopt.pass_api import Context
@@ -42,11 +43,11 @@ def peaks_of(graph):
     return {name: np.abs(values).max(axis=(0, 2, 3)).astype(np.float64)}
 
 
-def ran(graph, *, made_up=False, given=None, **options):
-    fit, holdout = synthetic(INPUTS, 9).split_holdout()
+def ran(graph, *, made_up=False, artefact=None, samples=15, **options):
+    fit, holdout = synthetic(INPUTS, samples).split_holdout()
     context = Context(TENSORRT, inputs=INPUTS, fit=fit, holdout=holdout, synthetic=made_up)
-    if given is not None:
-        context.put(given)
+    if artefact is not None:
+        context.put(artefact)
     return run_pass(EqualizeActivations(**options), graph, context, [])
 
 
@@ -107,13 +108,37 @@ def test_stays_where_int8_gains_and_is_taken_back_where_it_does_not():
     assert "taken back" in not_helped.notes[0][1]
 
 
-def test_made_up_samples_do_not_tell_what_channels_reach():
-    record = ran(network(spread=60.0), made_up=True)
+@pytest.mark.parametrize("few", [{"made_up": True}, {"samples": 6}], ids=["made up", "few"])
+def test_samples_that_do_not_tell_what_channels_reach(few):
+    record = ran(network(spread=60.0), **few)
     assert not record.changed
-    assert "only several real samples tell" in record.notes[0][1]
+    assert "8 real samples and more tell" in record.notes[0][1]
+
+
+def test_with_a_table_weights_stay_as_its_ranges_know_them(tmp_path):
+    record = ran(network(spread=60.0), artefact=TableFile.at(tmp_path / "t.json"), keep=True)
+    assert not record.changed
+    assert "ranges in a table" in record.notes[0][1]
+
+
+@pytest.mark.parametrize("peak", [1.0, np.nan, np.inf])
+def test_nothing_to_scale_leaves_the_graph_as_it_is(peak):
+    graph = network()
+    shared = next(iter(graph.nodes_of("Conv"))).inputs[1]
+    (name,) = peaks_of(graph)
+    peaks = np.ones(16)
+    peaks[3] = peak
+    assert strengthen(graph, find_depthwise(graph), {name: peaks}) == 0
+    assert next(iter(graph.nodes_of("Conv"))).inputs[1] is shared
+    assert all(np.isfinite(graph.constant(n.inputs[1])).all() for n in graph.nodes_of("Conv"))
+
+
+def test_bounds_of_one_element_are_bounds():
+    text = NET.replace("float lo = {0}, float hi = {6}", "float[1] lo = {0}, float[1] hi = {6}")
+    assert find_depthwise(parse_graph(text))
 
 
 def test_a_model_that_came_quantized_keeps_its_weights():
-    record = ran(network(spread=60.0), given=GivenRanges({"b": GivenRange(0.0, 1.0, "uint8")}), keep=True)
+    record = ran(network(spread=60.0), artefact=GivenRanges({"b": GivenRange(0.0, 1.0, "uint8")}), keep=True)
     assert not record.changed
     assert "was quantized when it came" in record.notes[0][1]

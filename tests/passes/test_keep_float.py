@@ -1,5 +1,7 @@
 """The layers whose quantization ruins the outputs are found, and only those."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 

@@ -73,7 +73,8 @@ def strengthen(graph: Graph, pairs: list[tuple[Node, Node]], peaks: Mapping[str,
     Args:
         graph: The model.
         pairs: As `find_depthwise` gives them.
-        peaks: Largest magnitude of each channel of what the second of a pair reads, by the tensor's name.
+        peaks: Largest magnitude of each channel of what the second of a pair reads, by the tensor's name; pairs for
+            which one is no finite number are left alone.
 
     Returns:
         How many channels were scaled.
@@ -81,8 +82,12 @@ def strengthen(graph: Graph, pairs: list[tuple[Node, Node]], peaks: Mapping[str,
     count = 0
     for first, second in pairs:
         peak = peaks[second.inputs[0].name]
+        if not np.isfinite(peak).all():
+            continue
         factor = np.clip(peak.max() / np.maximum(ROOM * peak, np.finfo(np.float32).tiny), 1.0, STRONGEST)
         factor[peak == 0] = 1.0
+        if (factor == 1).all():
+            continue
         _scale(graph, first, second, (1 / factor).astype(np.float32))
         count += int(np.count_nonzero(factor > 1))
     return count
@@ -106,7 +111,7 @@ def _from_zero(graph: Graph, clip: Node) -> bool:
     """Whether a Clip has constant bounds, the lower one 0, so that a channel may be scaled below the upper one."""
     bounds = [graph.constant(t) for t in clip.inputs[1:3] if t.name]
     low, high = bounds if len(bounds) == 2 else (None, None)
-    return low is not None and high is not None and float(low) == 0 < float(high)
+    return low is not None and high is not None and low.size == high.size == 1 and low.item() == 0 < high.item()
 
 
 def _is_fit(graph: Graph, node: Node) -> bool:

@@ -31,7 +31,7 @@ def helps_int8(graph: Graph, changed: Graph, context: Context, *, gain: float = 
     before, after = (_quality(each, graph, context) for each in (graph, changed))
     helps = after.improves(before, gain)
     if not helps:
-        context.note(graph.source, f"taken back: {after} against {before} before it")
+        context.note(graph.source, f"taken back: {after} against {before} before it, and {gain:g} dB have to be gained")
     return helps
 
 
