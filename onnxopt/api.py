@@ -17,7 +17,6 @@ from typing import Any
 
 import onnx
 
-from onnxopt import formats
 from onnxopt import recipe as recipes
 from onnxopt.errors import UsageError
 from onnxopt.graph import Graph
@@ -98,15 +97,11 @@ def optimize(
     asked = Wanted(passes, target, data, eval_data, metric, max_drop, calibration_table, preprocess, samples, require)
     wanted = asked.or_else(said)
     subject = Subject(model, table_of(wanted.target or "ort"), input_shapes)
-    if not ending.startswith("."):
-        raise UsageError(f"optimize: the ending '{ending}' has no dot; give one such as .onnx or .xml")
-    formats.check(Path(f"model{ending}"), subject.target)
-    undo = not keep_anyway and (said is None or said.never_slower)
-    stages = resolve(wanted.pipeline)
+    stages, undo = resolve(wanted.pipeline), not keep_anyway and (said is None or said.never_slower)
     with recipes.naming_recipe(said):
-        optimization = Optimization(subject, stages, wanted, undo=undo, enforced=not keep_anyway, ending=ending)
-    result = optimization.run(verify, observers)
-    return replace(result, findings=optimization.findings(result.graph)) if findings else result
+        work = Optimization(subject, stages, wanted, undo=undo, enforced=not keep_anyway, ending=ending)
+    result = work.run(verify, observers)
+    return replace(result, findings=work.findings(result.graph)) if findings else result
 
 
 def _check_types(**given: object) -> None:

@@ -134,6 +134,9 @@ class Optimization:
     ) -> None:
         self.subject, self.stages, self.wanted, self.ending = subject, list(stages), wanted, ending
         self.undo, self.enforced, self.may_miss = undo, enforced, may_miss
+        if not ending.startswith("."):
+            raise UsageError(f"the ending '{ending}' has no dot; give one such as .onnx or .xml")
+        formats.check(Path(f"model{ending}"), subject.target)
         budget = Budget.parse(wanted.max_drop) if wanted.max_drop is not None else None
         self.gates = gates.parse_gates(wanted.require) if wanted.require is not None else ()
         self.table = self._open_table(wanted.calibration_table)
