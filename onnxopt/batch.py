@@ -153,7 +153,7 @@ def _run(job: Job, recipe: Recipe, target: Target) -> Entry:
     if job.problem:
         return Entry(Case(str(job.model), problem=job.problem))
     try:
-        result = optimize(job.model, recipe=recipe, target=target, ending=job.output.suffix or ".onnx")
+        result = optimize(job.model, recipe=recipe, target=target, ending=formats.ending_of(job.output))
         result.save(job.output)
     except GateMissed as error:
         measured = figures(error.report) if isinstance(error.report, RunReport) else {}

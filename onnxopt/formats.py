@@ -110,6 +110,11 @@ def size_of(graph: Graph, ending: str, shapes: Shapes | None = None) -> int:
         return sum(file.stat().st_size for file in Path(folder).iterdir())
 
 
+def ending_of(path: Path) -> str:
+    """The ending that says a file's format; without one it is ONNX."""
+    return path.suffix or ".onnx"
+
+
 def files_of(path: Path) -> tuple[Path, ...]:
     """The files that a model of this name will consist of, as far as its ending tells."""
     return (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
@@ -158,7 +163,7 @@ def trtexec_line(model: Path, graph: Graph, shapes: Shapes) -> list[str]:
 
 
 def _form(path: Path) -> Format:
-    form = FORMATS.get(path.suffix or ".onnx")
+    form = FORMATS.get(ending_of(path))
     if form is None:
         raise UsageError(f"{path}: a model ends in {', '.join(FORMATS)}, not in {path.suffix}")
     return form

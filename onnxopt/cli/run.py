@@ -122,7 +122,7 @@ def run(model: Path, stray: tuple[str, ...], **options: Any) -> None:
             input_shapes=shapes,
             verify=options["verify"],
             keep_anyway=options["keep_anyway"],
-            ending=output.suffix or ".onnx",
+            ending=formats.ending_of(output),
             findings=wants_page(reports),
             observers=_observers(options["dump_after_each"], output),
         )

@@ -43,8 +43,8 @@ class Alone:
 
     def holds(self, groups: Collection[str], table: CalibrationTable) -> bool:
         """Whether it is about these groups, with these ranges."""
-        known = {name: (table[name].low, table[name].high) for name in self.ranges if name in table}
-        return set(groups) == set(self.noise) and self.ranges == known
+        same = all(name in table and (table[name].low, table[name].high) == ends for name, ends in self.ranges.items())
+        return same and set(groups) == set(self.noise)
 
 
 class Switchboard:

@@ -18,13 +18,21 @@ ROUNDS, SECONDS = 30, 20.0  # of the final latency comparison; a stage's own is 
 
 
 def measure_outcome(
-    subject: Subject, graph: Graph, samples: Samples, metric: Metric | None, report: RunReport, *, strict: bool
+    subject: Subject,
+    graph: Graph,
+    size: int | None,
+    samples: Samples,
+    metric: Metric | None,
+    report: RunReport,
+    *,
+    strict: bool,
 ) -> None:
     """Fill in what a report says of the optimized model, and of the model as it came.
 
     Args:
         subject: The model as it came.
         graph: What came out.
+        size: Bytes of the files that it is written to; None: those of its weights.
         samples: Held-out ones to compare outputs on, and those to score on.
         metric: How to score; a report with a budget holds its scores already.
         report: Is filled in.
@@ -34,7 +42,7 @@ def measure_outcome(
         OptimizationError: Outputs are NaN or infinite where those of the original are not.
     """
     costs = measure.cost(graph, subject.target, subject.inputs)
-    after = report.after = measure.figures(graph, costs)
+    after = report.after = measure.figures(graph, costs, size)
     if metric is not None and report.budget is not None:
         report.before.score, after.score = report.budget["before"], report.budget["after"]
     if subject.runtime is None:

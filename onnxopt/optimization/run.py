@@ -220,11 +220,10 @@ class Optimization:
         report = self._report(resolved, records, verdict)
         if self.table is not None and context.has(CalibrationTable):
             report.data["calibration_table"] = self.table.identify(context.get(CalibrationTable))
-        measure_outcome(self.subject, graph, self.samples, self.metric, report, strict=self.enforced)
         report.alone = rows
         _sign(graph, resolved, report)
-        if self.subject.small and report.after is not None:
-            report.after.bytes = self._size(graph)
+        size = self._size(graph) if self.subject.small else None
+        measure_outcome(self.subject, graph, size, self.samples, self.metric, report, strict=self.enforced)
         self._hold_gates(report)
         return Result(graph, report, resolved, self._shapes)
 

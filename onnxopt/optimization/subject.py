@@ -33,6 +33,7 @@ class Subject:
         model: File, protobuf or graph.
         target: What it is tuned for.
         shapes: Input name to shape, for dynamic inputs.
+        batch: How many of these are run at once; what is said of the sizes chosen says so.
 
     Attributes:
         graph: The model.
@@ -56,6 +57,7 @@ class Subject:
         model: str | Path | onnx.ModelProto | Graph,
         target: Target,
         shapes: Mapping[str, Sequence[int]] | None = None,
+        batch: int = 1,
     ) -> None:
         file = Path(model) if isinstance(model, str | Path) else None
         self.graph = _graph_of(model)
@@ -66,7 +68,7 @@ class Subject:
         self.only_after = False
         self.runtime: Runtime | None = load_runtime(target) if self.small else None
         self.inputs: tuple[InputSpec, ...]
-        self.inputs, notes = resolve_inputs(self.graph, dict(shapes) if shapes else None)
+        self.inputs, notes = resolve_inputs(self.graph, dict(shapes) if shapes else None, batch=batch)
         self.warnings = [*health.check_weights(self.graph), *notes]
         self.costs = measure.cost(self.graph, target, self.inputs)
         self.figures = measure.figures(self.graph, self.costs, file.stat().st_size if file is not None else None)

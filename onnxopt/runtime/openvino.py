@@ -88,7 +88,8 @@ class OpenVinoRuntime:
         """Time of each kernel, from OpenVINO's performance counters; see `kernel_time.Profiler`.
 
         Raises:
-            Unloadable: OpenVINO cannot load or run the model.
+            Unloadable: OpenVINO cannot load the model.
+            OptimizationError: It cannot run it.
         """
         session = OpenVinoSession(model, threads=threads, precision=self.precision, counted=True)
         durations: dict[str, list[float]] = defaultdict(list)

@@ -9,9 +9,7 @@ import onnx
 
 from onnxopt import registry
 from onnxopt.errors import UsageError
-from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.graph import Graph
-from onnxopt.model_io import load
 from onnxopt.optimization.subject import Subject
 from onnxopt.runtime.adapter import load_runtime
 from onnxopt.runtime.ort import OrtRuntime
@@ -65,25 +63,13 @@ def evaluate(
         OptimizationError: A runtime or the metric failed, or something is NaN.
         GateMissed: The model is not as good as required.
     """
-    subject = _subject(model, _target(target, provider), input_shapes, batch)
+    subject = Subject(model, _target(target, provider), input_shapes, batch or 1)
     shapes = {spec.name: spec.shape for spec in subject.inputs}
     compared = _reference(reference, subject.target, shapes) if reference is not None else None
     work = Work(subject, compared, decode, batch, threads)
     work.open(data, preprocess, samples)
     work.choose(metric, require)
     return work.run(keep=predictions, findings=findings, progress=progress)
-
-
-def _subject(model: Model, target: Target, sizes: Mapping[str, Sequence[int]] | None, batch: int | None) -> Subject:
-    """The model; where several samples at once were asked for, what it says of the sizes chosen says so, too."""
-    if batch is None:
-        return Subject(model, target, sizes)
-    given = load(model) if isinstance(model, str | Path) else model
-    graph = Graph.from_proto(given) if isinstance(given, onnx.ModelProto) else given
-    inputs, notes = resolve_inputs(graph, sizes, batch=batch)
-    subject = Subject(model, target, {spec.name: spec.shape for spec in inputs})
-    subject.warnings += notes
-    return subject
 
 
 def _target(target: str | Target, provider: str | None) -> Target:

@@ -8,6 +8,8 @@
    clearly closer to the float model. It does where activations are symmetric and a Relu leaves half the codes unused.
 """
 
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +25,8 @@ from onnxopt.runtime.ort import OrtSession
 
 LEAST = 8  # samples
 GAIN = 1.0  # dB that it has to be worth, for it is not exact
+
+Peaks: TypeAlias = dict[str, npt.NDArray[np.float64]]
 
 
 class EqualizeActivations(Pass):
@@ -60,16 +64,21 @@ class EqualizeActivations(Pass):
             context.note(graph.source, "ranges in a table are of the weights as they came; left alone")
             return False
         peaks = _peaks(graph, pairs, context.fit)
-        equalized = graph.copy()
-        count = strengthen(equalized, find_depthwise(equalized), peaks)
-        keep = self.keep if self.keep is not None else count > 0 and helps_int8(graph, equalized, context, gain=GAIN)
+        keep = self.keep if self.keep is not None else _helps(graph, peaks, context)
         context.resolve(keep=keep)
-        if keep:
-            context.count("channels scaled", strengthen(graph, pairs, peaks))
-        return keep and count > 0
+        count = strengthen(graph, pairs, peaks) if keep else 0
+        if count:
+            context.count("channels scaled", count)
+        return count > 0
 
 
-def _peaks(graph: Graph, pairs: list[tuple[Node, Node]], samples: Dataset) -> dict[str, npt.NDArray[np.float64]]:
+def _helps(graph: Graph, peaks: Peaks, context: Context) -> bool:
+    equalized = graph.copy()
+    scaled = strengthen(equalized, find_depthwise(equalized), peaks) > 0
+    return scaled and helps_int8(graph, equalized, context, gain=GAIN)
+
+
+def _peaks(graph: Graph, pairs: list[tuple[Node, Node]], samples: Dataset) -> Peaks:
     """Largest magnitude of each channel that the second Conv of a pair reads; found in the graph, to move no tensor."""
     copy = graph.copy()
     tensors = copy.tensors()
@@ -82,7 +91,7 @@ def _peaks(graph: Graph, pairs: list[tuple[Node, Node]], samples: Dataset) -> di
         copy.outputs.append(peak)
         found[name] = peak.name
     session = OrtSession(copy.to_proto(), threads=cores())
-    peaks: dict[str, npt.NDArray[np.float64]] = {}
+    peaks: Peaks = {}
     for sample in samples:
         values = session.run(sample.feeds, list(found.values()))
         for name in names:
