@@ -79,7 +79,7 @@ def test_no_stage_that_keeps_to_the_budget_is_an_error():
 @pytest.fixture
 def equally_fast(monkeypatch):
     """Stages that change no time are not undone for what a busy machine makes of it; the budget alone decides."""
-    monkeypatch.setattr(Latency, "slower", lambda self: False)  # noqa: ARG005
+    monkeypatch.setattr(Latency, "slower", lambda self: False)
 
 
 @pytest.mark.usefixtures("equally_fast")
