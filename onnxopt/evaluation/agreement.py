@@ -111,6 +111,7 @@ class Agreement:
         detections: F1 of the confident detections, 0..1; None for models that are no known detectors, and where
             neither model found anything.
         texts: Share of equal texts, 0..1; None for models that read none.
+        answers: How many classes or texts, or confident detections of either model on average, were compared.
         parts: The same distances with outputs taken apart whose columns mean different things, such as a detector's
             boxes and scores.
     """
@@ -120,6 +121,7 @@ class Agreement:
     top1: float | None
     detections: float | None
     texts: float | None = None
+    answers: float = 0.0
     parts: dict[str, OutputDistance] = field(default_factory=dict)
 
     @property
@@ -192,6 +194,7 @@ class Comparison:
             top1=self._same_class / self._classified if self._classified else None,
             detections=2 * self._matches / self._detections if self._detections else None,
             texts=self._same_text / self._read if self._read else None,
+            answers=self._detections / 2 or self._classified or self._read,
             parts={name: sums.result() for name, sums in self._parts.items()},
         )
 

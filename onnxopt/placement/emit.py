@@ -5,7 +5,8 @@
    output is read through it by int8 operators only.
 2. Weights: int8, symmetric, one scale per output channel, behind a DequantizeLinear.
 3. Biases, where the target wants it: int32 with scale s_x * s_w. Where that scale is so small that a bias would not
-   fit into 32 bits, the weight's scale is raised until it does.
+   fit into 32 bits, the weight's scale is raised until it does. The bias of a layer that reads a shifted tensor
+   (`Shifts`) takes the shift away as int8 sees it: s W 1 becomes fq(s) fq(W) 1.
 4. A layer that stays float between a quantized input and a quantized output gets its input through a per-channel
    DequantizeLinear of equal scales: ONNX Runtime would otherwise quantize it behind our back
    (`WeightBiasQuantization`). Elsewhere it reads the float value. Likewise the Q behind a float operator that it must
@@ -22,6 +23,7 @@ from onnxopt.calibration.table import CalibrationTable
 from onnxopt.graph import Array, Constant, Graph, Node, Tensor, Variable
 from onnxopt.kernels import quantize_linear
 from onnxopt.placement.plan import Placement
+from onnxopt.placement.shifts import Shifts
 from onnxopt.placement.tail import FEATURE_OPS
 from onnxopt.targets import Target
 
@@ -29,7 +31,12 @@ BIAS_LIMIT = 2**31 - 2**16  # codes; the accumulator needs room beside the bias
 
 
 def emit(
-    graph: Graph, target: Target, placement: Placement, table: CalibrationTable, given: GivenRanges | None = None
+    graph: Graph,
+    target: Target,
+    placement: Placement,
+    table: CalibrationTable,
+    given: GivenRanges | None = None,
+    shifts: Shifts | None = None,
 ) -> None:
     """Quantize a graph in place.
 
@@ -39,11 +46,12 @@ def emit(
         placement: What to quantize.
         table: Ranges of all tensors of the placement.
         given: How weights were stored in the quantized model that this was; their scales stay where they fit.
+        shifts: What was added to tensors.
 
     Raises:
         UsageError: A range is missing (names the tensor).
     """
-    _Emitter(graph, target, placement, table, given or GivenRanges()).run()
+    _Emitter(graph, target, placement, table, given or GivenRanges(), shifts or Shifts()).run()
 
 
 def group_parameters(target: Target, placement: Placement, table: CalibrationTable, group: str) -> tuple[Array, Array]:
@@ -88,9 +96,16 @@ class _Codes:
 
 class _Emitter:
     def __init__(
-        self, graph: Graph, target: Target, placement: Placement, table: CalibrationTable, given: GivenRanges
+        self,
+        graph: Graph,
+        target: Target,
+        placement: Placement,
+        table: CalibrationTable,
+        given: GivenRanges,
+        shifts: Shifts,
     ) -> None:
-        self.graph, self.target, self.placement, self.table, self.given = graph, target, placement, table, given
+        self.graph, self.target, self.placement, self.table = graph, target, placement, table
+        self.given, self.shifts = given, shifts
         self.scales: dict[str, tuple[Constant, Constant]] = {}
         self.tensors = graph.tensors()
 
@@ -172,15 +187,42 @@ class _Emitter:
         scale = known if known is not None else self._weight_scale(weight, axis)
         has_bias = node.op in {"Conv", "Gemm"} and len(node.inputs) > 2 and bool(node.inputs[2].name)
         bias = self.graph.constant(node.inputs[2]) if has_bias else None
-        if self.target.int32_bias and bias is not None and axis is not None:
-            step = self._input_scale(node)
+        step = self._input_scale(node) if self.target.int32_bias and bias is not None and axis is not None else None
+        if bias is not None and step is not None:
             scale = np.maximum(scale, (np.abs(bias).reshape(-1) / (step * BIAS_LIMIT)).astype(np.float32))
-            self._bias(node, bias, (scale * np.float32(step)).astype(np.float32))
         # A given scale may have been made for codes down to -128; one more code is kept if so.
         low, high = integer_limits(self.target.weight.dtype, symmetric=known is None, limit=self.target.weight.limit)
         zeros = np.zeros(scale.shape, np.int8)
-        codes = quantize_linear(weight, scale, zeros, qmin=low, qmax=high, axis=axis)
-        self._dequantized(node, index, _Codes(codes, scale, zeros, axis))
+        codes = _Codes(quantize_linear(weight, scale, zeros, qmin=low, qmax=high, axis=axis), scale, zeros, axis)
+        if bias is not None and (shift := self._shift(node)):
+            bias = bias + self._misjudged(node, shift, weight, codes)
+            self.graph.own_constant(node, 2).values = bias
+        if bias is not None and step is not None:
+            self._bias(node, bias, (scale * np.float32(step)).astype(np.float32))
+        self._dequantized(node, index, codes)
+
+    def _shift(self, node: Node) -> float:
+        return self.shifts.by.get(self._source(node).inputs[0].name, 0.0)
+
+    def _source(self, node: Node) -> Node:
+        """The QuantizeLinear that an int8 layer reads."""
+        dequantize = self.graph.producer(node.inputs[0])
+        assert dequantize is not None
+        quantize = self.graph.producer(dequantize.inputs[0])
+        assert quantize is not None
+        return quantize
+
+    def _misjudged(self, node: Node, shift: float, weight: Array, codes: _Codes) -> Array:
+        """What a shift contributes in float less what it contributes in int8, float32[channels of a Conv]."""
+        scale, zero = (self.graph.constant(t) for t in self._source(node).inputs[1:3])
+        assert scale is not None
+        assert zero is not None
+        limits = np.iinfo(zero.dtype)
+        as_code = quantize_linear(np.array([shift], np.float32), scale, zero, qmin=limits.min, qmax=limits.max)
+        seen = (float(as_code[0]) - float(zero)) * float(scale)
+        rows = codes.values.reshape(len(weight), -1).sum(axis=1, dtype=np.float64) * codes.scale
+        exact = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.float64)
+        return np.asarray(shift * exact - seen * rows, np.float32)
 
     def _weight_scale(self, weight: Array, axis: int | None) -> Array:
         axes = tuple(a for a in range(weight.ndim) if a != axis)

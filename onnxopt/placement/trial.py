@@ -10,7 +10,8 @@ from onnxopt.calibration.table import CalibrationTable
 from onnxopt.graph import Graph
 from onnxopt.pass_api import Context
 from onnxopt.placement.emit import emit
-from onnxopt.placement.plan import plan
+from onnxopt.placement.plan import Placement, plan
+from onnxopt.placement.shifts import Shifts
 
 
 def quantized(graph: Graph, context: Context, names: Sequence[str]) -> Graph:
@@ -25,5 +26,12 @@ def quantized(graph: Graph, context: Context, names: Sequence[str]) -> Graph:
     placement = plan(trial, context.target, context.get(Shapes), names)
     table = context.get(CalibrationTable)
     complete(graph, list(placement.tensors), table, context.get(Ranging), context)
-    emit(trial, context.target, placement, table, context.get(GivenRanges) if context.has(GivenRanges) else None)
+    emit_with(context, trial, placement, table)
     return trial
+
+
+def emit_with(context: Context, graph: Graph, placement: Placement, table: CalibrationTable) -> None:
+    """Quantize a graph in place, with what earlier passes found out (see `emit`)."""
+    given = context.get(GivenRanges) if context.has(GivenRanges) else None
+    shifts = context.get(Shifts) if context.has(Shifts) else None
+    emit(graph, context.target, placement, table, given, shifts)

@@ -12,13 +12,13 @@ import numpy as np
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.recovery.reference import FloatModel
 from onnxopt.analysis.shapes import Shapes
-from onnxopt.calibration.given import GivenRanges
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.errors import UsageError
-from onnxopt.placement import FloatNodes, check_ignored, emit, plan
+from onnxopt.placement import FloatNodes, check_ignored, plan
 from onnxopt.placement.reference import fake_quantized
 from onnxopt.placement.retarget import refuse_pairs
 from onnxopt.placement.tail import FEATURE_OPS
+from onnxopt.placement.trial import emit_with
 
 
 class InsertQDQ(Pass):
@@ -59,8 +59,7 @@ class InsertQDQ(Pass):
         if not placement.weights:
             context.note(graph.source, f"nothing to quantize: {_why_nothing(graph, kept)}")
             return False
-        given = context.get(GivenRanges) if context.has(GivenRanges) else None
-        emit(graph, context.target, placement, context.get(CalibrationTable), given)
+        emit_with(context, graph, placement, context.get(CalibrationTable))
         context.count("activations quantized", len(placement.tensors))
         context.count("weights quantized", len(placement.weights))
         return True

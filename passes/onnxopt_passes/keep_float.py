@@ -8,14 +8,20 @@
    layer has few of the one and many of the other.
 3. Take out the first one, two, four, … until the goal is reached, then halve the last step. Never more layers than
    `most` allows: where that does not suffice, the best found is kept and the report says so.
+4. An SQNR that nobody asked for is not bought at any price. Were noise spread evenly, layers that do a share s of the
+   work would leave 1 - s of it; where those found gain less than three times those dB, none of them ruins the
+   outputs, and all stay int8.
 
 The SQNR comes first, since four samples tell it. The budget goes on from there; or from the start where no SQNR that is
 good enough was found, since what counts for the user is the budget.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
 
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.cost import Cost
@@ -38,6 +44,8 @@ from onnxopt.runtime.host import cores
 from onnxopt.runtime.ort import OrtSession
 
 RANKED_ON, JUDGED_ON = 1, 4  # held-out samples
+ENOUGH = 12.0  # dB
+WORTH = 3.0  # times the dB that the same work in float would gain if noise were spread evenly
 CORRECTED_ON = 8  # samples
 BESIDES = 0.01  # of the model: what a layer in float costs beside its own work, such as its Q and DQ
 
@@ -61,7 +69,10 @@ class KeepFloat(Pass):
     provides = (FloatNodes,)
     needs_data = True
 
-    sqnr: float = option(default=12.0, help="Enough: signal to noise of the worst output, in dB.")
+    sqnr: float | None = option(
+        default=None,
+        help=f"Enough: signal to noise of the worst output, in dB; default: {ENOUGH:g} if few layers prevent it.",
+    )
     most: float = option(default=0.15, help="Share of the MACs that may stay float for it.", low=0, high=1)
     recover: str = option(
         default="off",
@@ -126,6 +137,7 @@ class _Goal:
         enough: The value to reach.
         sign: 1 where more is better, else -1.
         missed: What to say of the best value where that is not enough.
+        price: For a value in dB: so many times what float would gain if noise were spread evenly; 0: any gain.
     """
 
     name: str
@@ -133,6 +145,7 @@ class _Goal:
     enough: float
     sign: int
     missed: str
+    price: float = 0.0
 
     def reached(self, value: float) -> bool:
         """Whether a value is good enough."""
@@ -153,6 +166,10 @@ class _Search:
         for goal in goals:
             values: dict[int, float] = {}
             start, at = at, self._first(goal, at, values)
+            if goal.price and at and not self._pays(goal.price, at, values):
+                self.context.note(self.graph.source, self._too_dear(at, values))
+                at = 0
+                continue
             reached = goal.reached(values[at])
             if len(values) > 1 or not reached:
                 self.context.record.details[goal.name] = {"before": values[start], "kept": values[at]}
@@ -161,10 +178,24 @@ class _Search:
                 at = at if goal is goals[-1] else 0  # what did not help is no reason to slow the model down
         return self.steps[at] if at else ()
 
+    def _pays(self, price: float, at: int, sqnr_db: Mapping[int, float]) -> bool:
+        names = self.steps[at]
+        int8 = 1 - (self._share(names) + self._moved(names)) / 2
+        return not sqnr_db[at] - sqnr_db[0] < -price * 10 * math.log10(max(int8, np.finfo(np.float64).tiny))
+
+    def _too_dear(self, at: int, sqnr_db: Mapping[int, float]) -> str:
+        share, before, after = self._share(self.steps[at]), sqnr_db[0], sqnr_db[at]
+        return (
+            f"{share:.1%} of the MACs in float would bring {before:.1f} dB to {after:.1f}: no layer is much worse than "
+            f"the others, so all stay int8; {KeepFloat.name}{{sqnr={ENOUGH:g}}} asks for it all the same"
+        )
+
     def goals(self) -> list[_Goal]:
         """The SQNR, and the budget where there is one."""
-        wanted = f"{{:.1f}} dB is the best found; {self.options.sqnr:g} dB were asked for"
-        goals = [_Goal("sqnr_db", self.quality, self.options.sqnr, 1, wanted)]
+        asked = self.options.sqnr
+        enough, price, wish = (ENOUGH, WORTH, "would be enough") if asked is None else (asked, 0.0, "were asked for")
+        wanted = f"{{:.1f}} dB is the best found; {enough:g} dB {wish}"
+        goals = [_Goal("sqnr_db", self.quality, enough, 1, wanted, price)]
         if self.context.has(Judge):
             judge = self.context.get(Judge)
             lost = f"a drop of {{:.4f}} is the least found; {judge.allowed:.4f} is allowed"

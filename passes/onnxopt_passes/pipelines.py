@@ -14,7 +14,7 @@ QUANTIZE = NamedPipeline(
     name="quantize",
     summary="Calibrate and insert Q/DQ pairs so that the target runs the model in int8.",
     text="strip-qdq,upgrade-opset,simplify,sink-upsample,lower,equalize,equalize-activations,"
-    "calibrate,fit-ranges,keep-float{recover=fast},tune,"
+    "center-clips,calibrate,fit-ranges,keep-float{recover=fast},tune,"
     "insert-qdq,recover,merge-duplicates,eliminate-dead,convert-fp16{precision=fp32}",
     options={
         "high_precision": "upgrade-opset.precision, convert-fp16.precision",

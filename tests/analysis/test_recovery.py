@@ -1,5 +1,7 @@
 """Refitting of int8 layers: each step against an oracle of its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,7 @@ NET = """(float[1,8,12,12] x) => (float[1,10] y)
   q = Flatten (p)
   y = Gemm <transB = 1> (q, g, gb)
 }"""
+POINTWISE = "(float[1,4,20,20] x) => (float[1,3,20,20] y) <float[3,4,1,1] w> { y = Conv (x, w) }"
 INPUTS = (InputSpec("x", (1, 8, 12, 12), np.dtype(np.float32)),)
 
 
@@ -165,8 +168,10 @@ def test_zeros_of_a_sparse_layer_stay(zeros):
 
 def moments_of(rows, targets):
     """Moments of a layer of one group, each row with the same weight."""
-    squares, products = (np.mean(a[:, :, None] * rows[:, None, :], axis=0)[None] for a in (rows, targets))
-    return Moments(len(rows), rows.mean(axis=0)[None], targets.mean(axis=0)[None], squares, products)
+    means = [a.mean(axis=0) for a in (rows, targets)]
+    apart = [a - mean for a, mean in zip((rows, targets), means, strict=True)]
+    covariance, shared = (np.mean(a[:, :, None] * apart[0][:, None, :], axis=0)[None] for a in apart)
+    return Moments(len(rows), means[0][None], means[1][None], covariance, shared)
 
 
 @pytest.mark.parametrize(("shift", "refitted"), [(0.0, False), (0.5, True)])
@@ -211,6 +216,39 @@ def test_one_wild_row_does_not_decide_the_bias():
     moments = measure_moments(patches, [(rows, wanted)], matrix, np.zeros((1, 4), np.float32))
     offset = moments.wanted - np.einsum("gcl,gl->gc", matrix, moments.inputs)
     assert np.abs(offset).max() < 0.01
+
+
+def test_moments_of_inputs_far_from_zero_keep_their_small_variance():
+    rows = (1000 + 0.01 * np.random.default_rng(2).standard_normal((1, 400, 4))).astype(np.float32)
+    patches = read_patches(parse_graph(POINTWISE).nodes[0], (3, 4, 1, 1), most=400)
+    wanted = np.zeros((1, 3, 20, 20), np.float32)
+    values = rows[0].T.reshape(1, 4, 20, 20)
+    matrix, offset = np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), np.float32)
+    moments = measure_moments(patches, [(values, wanted)], matrix, offset)
+    exact = np.cov(rows[0].T.astype(np.float64), bias=True)
+    np.testing.assert_allclose(moments.covariance[0], exact, atol=0.02 * exact.max())
+
+
+def test_rounding_stays_only_where_samples_that_it_was_not_fitted_to_gain():
+    random = np.random.default_rng(5)
+    weight = random.standard_normal((1, 8, 24)).astype(np.float32)
+    mixing = random.standard_normal((24, 24))
+    alike, unlike = random.standard_normal((200, 24)) @ mixing, random.standard_normal((200, 24))
+    scale = (np.abs(weight).max(axis=-1) / 7).astype(np.float32)
+    nearest = np.clip(np.rint(weight / scale[..., None]), -7, 7).astype(np.int8)
+    problem = Problem(moments_of(alike, alike @ weight[0].T), weight, Fitted(nearest, scale, None), 7)
+    kept, taken_back = (
+        refit(problem, Choices(rounding=True), moments_of(rows, rows @ weight[0].T)).codes for rows in (alike, unlike)
+    )
+    assert (kept != nearest).any()
+    np.testing.assert_array_equal(taken_back, nearest)
+
+
+def test_one_answer_of_few_that_turns_says_nothing():
+    before, after = Closeness({"y": 20.0}, 1.0, 16), Closeness({"y": 22.0}, 1 - 1 / 16, 16)
+    assert after.improves(before)
+    assert not Closeness({"y": 22.0}, 1 - 2 / 16, 16).improves(before)
+    assert not replace(after, answers=400).improves(replace(before, answers=400))
 
 
 def test_closer_numbers_do_not_make_up_for_other_answers():

@@ -20,6 +20,7 @@ from onnxopt.placement import FloatNodes, plan
 from onnxopt.runtime.ort import OrtRuntime
 from onnxopt.targets.ort import ORT
 from onnxopt.testing import parse_graph
+from onnxopt_passes import keep_float
 from onnxopt_passes.calibrate import Calibrate
 from onnxopt_passes.insert_qdq import InsertQDQ
 from onnxopt_passes.keep_float import KeepFloat
@@ -81,6 +82,15 @@ def test_the_layers_around_a_ruined_tensor_stay_float_in_the_runtime_too():
     run_pass(InsertQDQ(), graph, context, [])
     kernels = OrtRuntime().kernels(graph.to_proto())
     assert kernels.int8 == {"Conv"}
+
+
+def test_float_that_takes_away_no_more_than_its_share_of_the_noise_has_to_be_asked_for(monkeypatch):
+    monkeypatch.setattr(keep_float, "ENOUGH", 60.0)
+    _, default, record = searched(broken=False, most=0.5)
+    _, asked, _ = searched(broken=False, most=0.5, sqnr=60.0)
+    assert default.get(FloatNodes).names == ()
+    assert "no layer is much worse than the others" in record.notes[0][1]
+    assert asked.get(FloatNodes).names != ()
 
 
 def test_each_quantizer_is_judged_alone():

@@ -36,7 +36,7 @@ def find_pairs(graph: Graph, between: Collection[str] = HOMOGENEOUS) -> list[tup
     pairs = []
     for first in graph.nodes_of("Conv"):
         second = _follower(graph, first, between)
-        if second is not None and all(_is_fit(graph, n) for n in (first, second)):
+        if second is not None and all(is_fit(graph, n) for n in (first, second)):
             pairs.append((first, second))
     return pairs
 
@@ -102,19 +102,19 @@ def _follower(graph: Graph, node: Node, between: Collection[str]) -> Node | None
         node = readers[0]
         if node.op == "Conv":
             return node
-        if node.op not in between or not is_standard(node) or (node.op == "Clip" and not _from_zero(graph, node)):
+        if node.op not in between or not is_standard(node) or (node.op == "Clip" and not clips_from_zero(graph, node)):
             return None
     return None
 
 
-def _from_zero(graph: Graph, clip: Node) -> bool:
+def clips_from_zero(graph: Graph, clip: Node) -> bool:
     """Whether a Clip has constant bounds, the lower one 0, so that a channel may be scaled below the upper one."""
     bounds = [graph.constant(t) for t in clip.inputs[1:3] if t.name]
     low, high = bounds if len(bounds) == 2 else (None, None)
     return low is not None and high is not None and low.size == high.size == 1 and low.item() == 0 < high.item()
 
 
-def _is_fit(graph: Graph, node: Node) -> bool:
+def is_fit(graph: Graph, node: Node) -> bool:
     """Whether a Conv is ONNX's own, with constant float32 weights and no other bias than a constant one."""
     tensors = [t for t in node.inputs[1:] if t.name]
     values = [graph.constant(t) for t in tensors]

@@ -11,6 +11,7 @@ from onnxopt.runtime.ort import OrtSession
 
 GAIN = 0.05  # dB; less is noise
 LOSS = 0.02  # of the agreement; what chance makes of some hundred answers
+FLIPPED = 1.5  # answers; of few, one that turns says as little
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,12 @@ class Closeness:
     Attributes:
         parts: SQNR in dB of each float output; boxes and scores of a known detector count as two.
         agreement: Share of equal top classes or texts, or F1 of the confident detections, 0..1; None for other models.
+        answers: How many that is a share of.
     """
 
     parts: dict[str, float]
     agreement: float | None
+    answers: float = math.inf
 
     @property
     def sqnr_db(self) -> float:
@@ -32,8 +35,10 @@ class Closeness:
 
     def improves(self, other: "Closeness", gain: float = GAIN) -> bool:
         """Whether this is closer than another: in numbers, by this many dB, and in answers no further off."""
-        if self.agreement is not None and other.agreement is not None and self.agreement < other.agreement - LOSS:
-            return False
+        if self.agreement is not None and other.agreement is not None:
+            allowed = max(LOSS, FLIPPED / self.answers) if self.answers else math.inf
+            if self.agreement < other.agreement - allowed:
+                return False
         return self.sqnr_db > other.sqnr_db + gain
 
     def __str__(self) -> str:
@@ -59,4 +64,5 @@ def closeness(graph: Graph, reference: Graph, samples: Iterable[Sample], *, thre
         wanted, given = (session.run(sample.feeds) for session in sessions)
         answers.update(wanted, given, sample)
     agreement = answers.result()
-    return Closeness({name: distance.sqnr_db for name, distance in agreement.parts.items()}, agreement.share)
+    parts = {name: distance.sqnr_db for name, distance in agreement.parts.items()}
+    return Closeness(parts, agreement.share, agreement.answers)

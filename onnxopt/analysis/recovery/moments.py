@@ -22,26 +22,31 @@ USUAL = 2.0  # median errors that a row may have at full weight
 
 @dataclass(frozen=True)
 class Moments:
-    """Weighted means and second moments of the rows that a layer's samples give.
+    """Weighted means and covariances of the rows that a layer's samples give.
 
     Attributes:
         rows: How many.
         inputs: Mean patch, [groups, length].
         wanted: Mean wanted output, [groups, columns].
-        squares: Mean of p pᵀ, [groups, length, length].
-        products: Mean of y pᵀ, [groups, columns, length].
+        covariance: Of p with itself, [groups, length, length].
+        shared: Of y with p, [groups, columns, length].
     """
 
     rows: int
     inputs: FloatArray
     wanted: FloatArray
-    squares: FloatArray
-    products: FloatArray
+    covariance: FloatArray
+    shared: FloatArray
 
-    def centred(self) -> tuple[FloatArray, FloatArray]:
-        """Covariance of patches, and of wanted outputs with patches."""
-        squares = self.squares - self.inputs[:, :, None] * self.inputs[:, None, :]
-        return squares, self.products - self.wanted[:, :, None] * self.inputs[:, None, :]
+    @property
+    def squares(self) -> FloatArray:
+        """Mean of p pᵀ, [groups, length, length]."""
+        return self.covariance + self.inputs[:, :, None] * self.inputs[:, None, :]
+
+    @property
+    def products(self) -> FloatArray:
+        """Mean of y pᵀ, [groups, columns, length]."""
+        return self.shared + self.wanted[:, :, None] * self.inputs[:, None, :]
 
 
 def measure_moments(
@@ -58,13 +63,16 @@ def measure_moments(
     taken = [patches.rows(values, wanted) for values, wanted in pairs]
     rows, targets = (np.concatenate([t[i] for t in taken], axis=1) for i in (0, 1))
     shares = _shares(rows, targets, weight, bias)
+    inputs, wanted = (np.einsum("grc,gr->gc", values, shares) for values in (rows, targets))
+    # Products of float32 about zero would drown the variance of an input that hardly moves far from zero.
+    rows, targets = ((v - mean[:, None]).astype(np.float32) for v, mean in ((rows, inputs), (targets, wanted)))
     weighted = (rows * shares[..., None]).astype(np.float32)
     return Moments(
         rows=rows.shape[1],
-        inputs=weighted.sum(axis=1, dtype=np.float64),
-        wanted=np.einsum("grc,gr->gc", targets, shares),
-        squares=np.matmul(weighted.transpose(0, 2, 1), rows).astype(np.float64),
-        products=np.matmul(targets.transpose(0, 2, 1), weighted).astype(np.float64),
+        inputs=inputs,
+        wanted=wanted,
+        covariance=np.matmul(weighted.transpose(0, 2, 1), rows).astype(np.float64),
+        shared=np.matmul(targets.transpose(0, 2, 1), weighted).astype(np.float64),
     )
 
 

@@ -79,26 +79,25 @@ def refit(problem: Problem, choices: Choices, judged: Moments | None = None) -> 
     Args:
         problem: The layer.
         choices: The steps to take.
-        judged: Its moments on other samples, by which the ridge is chosen.
+        judged: Its moments on other samples, which choose the ridge, and whether rounding to nearest is better.
     """
-    ridge = None
-    if choices.refit:
-        ridge = RIDGE if judged is None else _best_ridge(problem, choices, judged)
-    return _fitted(problem, choices, ridge)
-
-
-def _best_ridge(problem: Problem, choices: Choices, judged: Moments) -> float | None:
-    """The one with the least error on other samples; None: no refit. Rounding to nearest tells it in no time."""
+    if judged is None:
+        return _fitted(problem, choices, RIDGE if choices.refit else None)
+    # Rounding to nearest tells which ridge is best, in no time.
+    ridges = (*RIDGES, None) if choices.refit else (None,)
     quick = replace(choices, rounding=False)
-    return min((*RIDGES, None), key=lambda ridge: _error(_fitted(problem, quick, ridge), judged))
+    nearest = {ridge: _fitted(problem, quick, ridge) for ridge in ridges}
+    best = min(ridges, key=lambda ridge: _error(nearest[ridge], judged))
+    found = [nearest[best], *([_fitted(problem, choices, best)] if choices.rounding else ())]
+    return min(found, key=lambda fitted: _error(fitted, judged))
 
 
 def _fitted(problem: Problem, choices: Choices, ridge: float | None) -> Fitted:
     """One layer with one ridge; None: its weights stay what they were before they are rounded."""
     moments, start, limit = problem.moments, problem.start, problem.limit
-    squares, products = moments.squares, moments.products
-    if start.bias is not None:  # it will account for the means
-        squares, products = moments.centred()
+    # A bias will account for the means.
+    centred = start.bias is not None
+    squares, products = (moments.covariance, moments.shared) if centred else (moments.squares, moments.products)
     few = squares.shape[-1] / moments.rows  # unknowns per row
     wanted = problem.weight.astype(np.float64)
     if ridge is not None:

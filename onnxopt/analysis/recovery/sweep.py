@@ -54,7 +54,7 @@ def recover(
     for layer, _ in layers:
         layer.prepare(integer_bias=target.int32_bias, with_bias=choices.bias)
     outputs = {layer.output for layer, _ in layers}
-    everything = [*samples, *(judged if choices.refit else ())]
+    everything = [*samples, *judged]
     floating = Walk(reference, everything, outputs, optimized=True, threads=threads)
     rounded = Walk(graph, everything, (), optimized=False, threads=threads)
     weights = {n.outputs[0].name: reference.constant(n.inputs[1]) for n in reference.nodes if len(n.inputs) > 1}

@@ -6,12 +6,15 @@ from onnxopt.calibration.measure import Ranging, measure_ranges
 from onnxopt.graph import Graph
 from onnxopt.pass_api import Context
 from onnxopt.placement import emit, plan
+from onnxopt.placement.shifts import Shifts
 from onnxopt.runtime.host import cores
 
 FITTED_ON, JUDGED_ON = 8, 8  # samples
 
 
-def helps_int8(graph: Graph, changed: Graph, context: Context, *, gain: float = GAIN) -> bool:
+def helps_int8(
+    graph: Graph, changed: Graph, context: Context, *, gain: float = GAIN, shifts: Shifts | None = None
+) -> bool:
     """Quantize a graph and its changed form, each by ranges of its own, and compare both with the graph.
 
     Args:
@@ -19,6 +22,7 @@ def helps_int8(graph: Graph, changed: Graph, context: Context, *, gain: float = 
         changed: The form that might be better.
         context: Holds target, sizes and samples. A note says why the answer is no.
         gain: How much closer it has to be, in dB.
+        shifts: What was added to tensors of the changed form.
 
     Returns:
         Whether held-out outputs of the changed form are closer to the float model's.
@@ -28,14 +32,14 @@ def helps_int8(graph: Graph, changed: Graph, context: Context, *, gain: float = 
         return False
     if not plan(graph, context.target, context.get(Shapes)).weights:
         return False
-    before, after = (_quality(each, graph, context) for each in (graph, changed))
+    before, after = (_quality(each, graph, context, added) for each, added in ((graph, None), (changed, shifts)))
     helps = after.improves(before, gain)
     if not helps:
         context.note(graph.source, f"taken back: {after} against {before} before it, and {gain:g} dB have to be gained")
     return helps
 
 
-def _quality(graph: Graph, reference: Graph, context: Context) -> Closeness:
+def _quality(graph: Graph, reference: Graph, context: Context, shifts: Shifts | None) -> Closeness:
     """How close the quantized form of a graph is to the float model."""
     assert context.fit is not None
     assert context.holdout is not None
@@ -43,5 +47,5 @@ def _quality(graph: Graph, reference: Graph, context: Context) -> Closeness:
     placement = plan(copy, context.target, context.get(Shapes))
     names, samples = list(placement.tensors), context.fit.take(FITTED_ON)
     table, _ = measure_ranges(copy, names, samples, context.get(RunShapes), context.target, Ranging())
-    emit(copy, context.target, placement, table)
+    emit(copy, context.target, placement, table, shifts=shifts)
     return closeness(copy, reference, context.holdout.take(JUDGED_ON), threads=cores())
