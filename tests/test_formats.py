@@ -104,7 +104,7 @@ def test_the_ort_file_keeps_metadata_and_fusions(result, tmp_path):
     ("name", "target", "problem"),
     [
         ("m.xml", "ort", "target 'ort-.*' loads no .xml file; give one that ends in .onnx or .ort"),
-        ("m.ort", "openvino", "target 'openvino' loads no .ort file; give one that ends in .onnx or .xml"),
+        ("m.ort", "openvino-vnni", "target 'openvino-vnni' loads no .ort file; give one that ends in .onnx or .xml"),
         ("m.engine", "ort-avx2", "loads no .engine file"),
         ("m.onx", "ort", r"m.onx: a model ends in .onnx, .xml, .ort, .engine, not in .onx"),
     ],

@@ -1,5 +1,7 @@
 """What the report says of the model that was given: one that is quantized, one that the target does not run well."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,8 @@ def test_what_runs_in_int8_already_is_counted_before(samples):
 def test_a_target_that_cannot_run_what_is_given_is_no_failure(samples):
     pytest.importorskip("openvino")
     report = optimize(parse_graph(UNKNOWN), "fold-constants", target="openvino", data=samples).report
-    assert any("the model as given does not run on openvino (OpenVINO cannot load" in w for w in report.warnings)
+    said = "\n".join(report.warnings)
+    assert re.search(r"the model as given does not run on openvino-\w+ \(OpenVINO cannot load", said)
     assert report.target["why_not_measured"] == "the target does not run the model as given"
     assert (report.speedup, report.before.latency_ms) == (None, None)
     assert report.quality["worst_sqnr_db"] > 30
@@ -59,7 +62,8 @@ def test_a_target_that_computes_something_else_for_what_is_given_is_said(samples
     report = optimize(parse_graph(WIDE), "strip-qdq", target="openvino", data=samples).report
     if report.quality["worst_sqnr_db"] > 20:
         pytest.skip("this OpenVINO computes 16 bits as ONNX Runtime does")
-    assert any("openvino gives other outputs for the model as given than ONNX Runtime" in w for w in report.warnings)
+    said = "\n".join(report.warnings)
+    assert re.search(r"openvino-\w+ gives other outputs for the model as given than ONNX Runtime", said)
 
 
 def test_the_float_output_that_suffers_most_counts():

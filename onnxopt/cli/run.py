@@ -69,7 +69,7 @@ input, 3 a gate of --require was missed. The table goes to stderr."""
 @device_options
 @ci_options
 @click.option("--force", is_flag=True, help="Replace the output file even if onnxopt did not write it.")
-@click.option("--keep-anyway", is_flag=True, help="Undo nothing and write whatever comes out.")
+@click.option("--keep-anyway", is_flag=True, help="Undo nothing; write whatever comes out and keeps the gates.")
 @report_option
 @click.option("--verify", type=click.Choice(["off", "structure", "outputs", "full"]), help="Default: outputs.")
 @click.option(

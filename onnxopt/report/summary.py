@@ -167,7 +167,7 @@ def _left_alone(report: RunReport) -> Iterator[str]:
 
 def _kind(reason: str) -> str:
     """A reason without the numbers and names in which it differs from others of its kind."""
-    return re.sub(r"\b\d+\b", "…", re.sub(r" '[^']*'", "", reason))
+    return re.sub(r"\b\d+(\.\d+)?\b", "…", re.sub(r" '[^']*'", "", reason))
 
 
 def _warnings(report: RunReport) -> Iterator[str]:

@@ -2,19 +2,23 @@
 
 1. Clips from 0 on are found that follow a Conv and that only Conv without padding read, as in front of the last Conv
    of each block of MobileNetV2. Where the target has another format for what is never negative, there is nothing to do.
-2. One sweep over the samples measures what each reaches. Half of that goes off the bias in front and off the bounds,
+2. Their ranges are measured as `calibrate` does by default. Half of each goes off the bias in front and off the bounds,
    and comes back in the biases behind (see `analysis.recovery.centering`), which `insert-qdq` makes anew for the
    weights in int8.
 3. The graph before and after is quantized on a few samples; the change stays only where it brings held-out outputs
    closer to the float model.
 """
 
+from collections.abc import Mapping
+
 from onnxopt import Context, Graph, Pass, option
-from onnxopt.analysis.recovery.centering import center, find_clips
-from onnxopt.analysis.recovery.peaks import Peaks, channel_peaks
+from onnxopt.analysis.recovery.centering import Between, center, find_clips
 from onnxopt.analysis.recovery.trial import helps_int8
+from onnxopt.analysis.shapes import RunShapes
 from onnxopt.calibration.given import came_quantized
+from onnxopt.calibration.measure import Ranging, measure_ranges
 from onnxopt.calibration.store import TableFile
+from onnxopt.data import Dataset
 from onnxopt.placement.shifts import Shifts
 
 
@@ -40,30 +44,40 @@ class CenterClips(Pass):
 
     def run(self, graph: Graph, context: Context) -> bool:
         """Center a copy, judge it, and keep it or not."""
-        if self.keep is False or not context.target.activation.symmetric or context.target.positive is not None:
-            return False
-        if came_quantized(context):
-            context.note(graph.source, "was quantized when it came; its own scales fit its activations as they are")
-            return False
         places = find_clips(graph)
-        if not places or context.fit is None:
+        if self.keep is False or not places or context.fit is None:
             return False
-        if context.has(TableFile):
-            context.note(graph.source, "ranges in a table are of the activations as they came; left alone")
+        reason = _why_not(context)
+        if reason:
+            context.note(graph.source, reason)
             return False
-        peaks = channel_peaks(graph, [p.output for p in places], context.fit)
-        keep = self.keep if self.keep is not None else _helps(graph, peaks, context)
+        ranges = _ranges(graph, places, context.fit, context)
+        keep = self.keep if self.keep is not None else _helps(graph, ranges, context)
         context.resolve(keep=keep)
         if not keep:
             return False
-        shifts = center(graph, places, peaks)
+        shifts = center(graph, places, ranges)
         context.put(shifts)
         if shifts.by:
             context.count("clips centered", len(shifts.by))
         return bool(shifts.by)
 
 
-def _helps(graph: Graph, peaks: Peaks, context: Context) -> bool:
+def _why_not(context: Context) -> str:
+    if not context.target.activation.symmetric or context.target.positive is not None:
+        return f"{context.target.name} has codes for what is never negative; nothing to center"
+    if came_quantized(context):
+        return "was quantized when it came; its own scales fit its activations as they are"
+    return "a table of ranges has to hold for the model as it came; left alone" if context.has(TableFile) else ""
+
+
+def _ranges(graph: Graph, places: list[Between], samples: Dataset, context: Context) -> dict[str, float]:
+    names = [place.output for place in places]
+    table, _ = measure_ranges(graph, names, samples, context.get(RunShapes), context.target, Ranging())
+    return {name: table[name].high for name in names}
+
+
+def _helps(graph: Graph, ranges: Mapping[str, float], context: Context) -> bool:
     centered = graph.copy()
-    shifts = center(centered, find_clips(centered), peaks)
+    shifts = center(centered, find_clips(centered), ranges)
     return bool(shifts.by) and helps_int8(graph, centered, context, shifts=shifts)

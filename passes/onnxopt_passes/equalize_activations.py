@@ -8,15 +8,25 @@
    clearly closer to the float model. It does where activations are symmetric and a Relu leaves half the codes unused.
 """
 
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.recovery.equalization import find_depthwise, strengthen
-from onnxopt.analysis.recovery.peaks import Peaks, channel_peaks
 from onnxopt.analysis.recovery.trial import helps_int8
 from onnxopt.calibration.given import came_quantized
 from onnxopt.calibration.store import TableFile
+from onnxopt.data import Dataset
+from onnxopt.graph import Node
+from onnxopt.runtime.host import cores
+from onnxopt.runtime.ort import OrtSession
 
 LEAST = 8  # samples
 GAIN = 1.0  # dB that it has to be worth, for it is not exact
+
+Peaks: TypeAlias = dict[str, npt.NDArray[np.float64]]
 
 
 class EqualizeActivations(Pass):
@@ -53,7 +63,7 @@ class EqualizeActivations(Pass):
         if context.has(TableFile):
             context.note(graph.source, "ranges in a table are of the weights as they came; left alone")
             return False
-        peaks = channel_peaks(graph, [second.inputs[0].name for _, second in pairs], context.fit)
+        peaks = _peaks(graph, pairs, context.fit)
         keep = self.keep if self.keep is not None else _helps(graph, peaks, context)
         context.resolve(keep=keep)
         count = strengthen(graph, pairs, peaks) if keep else 0
@@ -66,3 +76,25 @@ def _helps(graph: Graph, peaks: Peaks, context: Context) -> bool:
     equalized = graph.copy()
     scaled = strengthen(equalized, find_depthwise(equalized), peaks) > 0
     return scaled and helps_int8(graph, equalized, context, gain=GAIN)
+
+
+def _peaks(graph: Graph, pairs: list[tuple[Node, Node]], samples: Dataset) -> Peaks:
+    """Largest magnitude of each channel that the second Conv of a pair reads; found in the graph, to move no tensor."""
+    copy = graph.copy()
+    tensors = copy.tensors()
+    names = [second.inputs[0].name for _, second in pairs]
+    found = {}
+    for name in names:
+        magnitude = copy.add_node("Abs", [tensors[name]]).outputs[0]
+        peak = copy.add_node("GlobalMaxPool", [magnitude]).outputs[0]
+        peak.dtype = np.float32
+        copy.outputs.append(peak)
+        found[name] = peak.name
+    session = OrtSession(copy.to_proto(), threads=cores())
+    peaks: Peaks = {}
+    for sample in samples:
+        values = session.run(sample.feeds, list(found.values()))
+        for name in names:
+            reached = values[found[name]].max(axis=0).astype(np.float64).ravel()
+            peaks[name] = np.maximum(peaks.get(name, reached), reached)
+    return peaks

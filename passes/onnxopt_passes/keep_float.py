@@ -9,8 +9,8 @@
 3. Take out the first one, two, four, … until the goal is reached, then halve the last step. Never more layers than
    `most` allows: where that does not suffice, the best found is kept and the report says so.
 4. An SQNR that nobody asked for is not bought at any price. Were noise spread evenly, layers that do a share s of the
-   work would leave 1 - s of it; where those found gain less than three times those dB, none of them ruins the
-   outputs, and all stay int8.
+   work (MACs, and values moved) would leave 1 - s of it; where those found gain less than three times those dB, none
+   of them ruins the outputs, and none stays float.
 
 The SQNR comes first, since four samples tell it. The budget goes on from there; or from the start where no SQNR that is
 good enough was found, since what counts for the user is the budget.
@@ -184,10 +184,11 @@ class _Search:
         return not sqnr_db[at] - sqnr_db[0] < -price * 10 * math.log10(max(int8, np.finfo(np.float64).tiny))
 
     def _too_dear(self, at: int, sqnr_db: Mapping[int, float]) -> str:
-        share, before, after = self._share(self.steps[at]), sqnr_db[0], sqnr_db[at]
+        share, moved = self._share(self.steps[at]), self._moved(self.steps[at])
+        before, after = sqnr_db[0], sqnr_db[at]
         return (
-            f"{share:.1%} of the MACs in float would bring {before:.1f} dB to {after:.1f}: no layer is much worse than "
-            f"the others, so all stay int8; {KeepFloat.name}{{sqnr={ENOUGH:g}}} asks for it all the same"
+            f"{share:.1%} of the MACs and {moved:.1%} of the values in float bring {before:.1f} dB to {after:.1f}; "
+            f"no layer is much worse than the others, so none stays float for that; sqnr={ENOUGH:g} asks for it"
         )
 
     def goals(self) -> list[_Goal]:

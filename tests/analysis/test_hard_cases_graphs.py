@@ -255,6 +255,35 @@ def test_24_external_data(tmp_path: Path) -> None:
         np.testing.assert_array_equal(outputs[True][name], value)
 
 
+@pytest.mark.slow
+def test_24_external_data_above_2_gb(tmp_path: Path) -> None:
+    """More than one protobuf holds: 2.1 GiB of weights, half of which feed channels that nothing comes from."""
+    wide, narrow = 2**16, 2**12 + 2**8
+    generator = np.random.default_rng(24)
+    graph = parse_graph(
+        "(float[1,16] x) => (float[1,4] y) <float[16,8] w1, float[8,8] w2, float[8,4] w3> "
+        "{ a = MatMul (x, w1)  b = Relu (a)  c = MatMul (b, w2)  d = Tanh (c)  y = MatMul (d, w3) }"
+    )
+    for node, shape in zip(graph.nodes_of("MatMul"), [(16, narrow), (narrow, wide), (wide, 4)], strict=True):
+        weight = graph.own_constant(node, 1)
+        weight.values = generator.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[0]))
+    alive = np.arange(0, narrow, 2)
+    first = graph.own_constant(graph.nodes[0], 1)
+    first.values[:, 1::2] = 0
+    assert graph.nbytes() > 2**31
+    model_io.save(graph, tmp_path / "m.onnx")
+    feeds = random_feeds(graph)
+    wanted = OrtSession(tmp_path / "m.onnx").run(feeds)["y"]
+    assert np.abs(wanted - OrtSession(tmp_path / "m.onnx").run({"x": -feeds["x"]})["y"]).max() > 0.01
+    del graph, first, weight
+    read = model_io.load(tmp_path / "m.onnx")
+    found = ChannelGroups.of(read)
+    cut(read, found.relations, found.kept({"a": alive.tolist()}))
+    model_io.save(read, tmp_path / "cut.onnx")
+    assert read.nbytes() < 0.55 * 2**31
+    np.testing.assert_allclose(OrtSession(tmp_path / "cut.onnx").run(feeds)["y"], wanted, rtol=0, atol=1e-5)
+
+
 NET = """(float[1,3,8,8] x) => (float[1,5] y)
     <float[32,3,3,3] w1, float[32] b1, float[32,1,3,3] wd, float[48,8,1,1] wg, float[24,48,1,1] w2, float[24,5] w3> {
     a = Conv <pads = [1,1,1,1]> (x, w1, b1)  b = Relu (a)  c = Conv <group = 32, pads = [1,1,1,1]> (b, wd)

@@ -1,13 +1,16 @@
 """Where quantizers go for OpenVINO, in which format."""
 
 import numpy as np
+import pytest
 
 from onnxopt.analysis.shapes import Shapes, infer
 from onnxopt.data import InputSpec, synthetic
 from onnxopt.manager import run_pass
 from onnxopt.pass_api import Context
 from onnxopt.placement import plan
-from onnxopt.targets.openvino import OPENVINO
+from onnxopt.registry import load_target
+from onnxopt.runtime.openvino import OpenVinoRuntime
+from onnxopt.targets.openvino import OPENVINO, OPENVINO_AMX, OPENVINO_HERE
 from onnxopt.testing import outputs_of, parse_graph
 from onnxopt_passes.calibrate import Calibrate
 from onnxopt_passes.insert_qdq import InsertQDQ
@@ -18,12 +21,12 @@ BLOCK = f"""(float[1,16,8,8] x) => (float[1,16,8,8] y) <{WEIGHTS}, int64[2] size
     c = Conv <pads = [1, 1, 1, 1]> (r, w2)  d = Relu (c)  e = Concat <axis = 1> (d, l, r)  y = Conv (e, w3) }}"""
 
 
-def quantized(text, shape):
+def quantized(text, shape, target=OPENVINO):
     graph = parse_graph(text)
     graph.name_nodes()
     before = graph.copy()
     inputs = (InputSpec("x", shape, np.dtype(np.float32)),)
-    context = Context(OPENVINO, inputs=inputs, fit=synthetic(inputs, 2))
+    context = Context(target, inputs=inputs, fit=synthetic(inputs, 2))
     run_pass(Calibrate(), graph, context, [])
     run_pass(InsertQDQ(), graph, context, [])
     return before, graph
@@ -42,10 +45,49 @@ def test_everyone_reads_the_pair():
     assert graph.producer(split.inputs[0]).op == "DequantizeLinear"
 
 
-def test_activations_have_no_zero_point_and_uint8_only_where_nothing_is_negative():
+RESIDUAL = """(float[1,16,16,16] x) => (float[1,16,16,16] y) <float[16,16,1,1] w1, float[16,16,1,1] w2,
+    float[16,16,1,1] w3, float[16,16,1,1] w4, float[16,32,1,1] w5, float[16,16,1,1] w6> {
+    a = Conv (x, w1)  r = Sigmoid (a)  b = Mul (a, r)  c = Conv (b, w2)  s = Sigmoid (c)  d = Mul (c, s)
+    e = Conv (d, w3)  t = Sigmoid (e)  f = Mul (e, t)  g = Add (f, b)
+    h = Conv (x, w4)  u = Sigmoid (h)  i = Mul (h, u)  j = Concat <axis = 1> (g, i)
+    k = Conv (j, w5)  v = Sigmoid (k)  m = Mul (k, v)  y = Conv (m, w6) }"""
+
+
+def test_the_runtime_computes_what_is_written():
+    """Where OpenVINO turns int8 activations into uint8, it rounds down what a residual Add gives to a Concat."""
+    _, graph = quantized(RESIDUAL, (1, 16, 16, 16), load_target("openvino"))
+    feeds = next(iter(synthetic((InputSpec("x", (1, 16, 16, 16), np.dtype(np.float32)),), 1))).feeds
+    written = outputs_of(graph, feeds)["y"]
+    run = OpenVinoRuntime(precision="f32").open(graph.to_proto()).run(feeds)["y"]
+    assert np.square(written - run).sum() < 1e-3 * np.square(written).sum()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "features", "name"),
+    [
+        ("x86_64", {"avx2", "avx512_vnni", "amx_int8"}, "openvino-amx"),
+        ("x86_64", {"avx2", "avx512_vnni"}, "openvino-vnni"),
+        ("x86_64", {"avx2", "avx_vnni"}, "openvino-vnni"),
+        ("x86_64", {"avx2"}, "openvino-avx2"),
+        ("x86_64", set(), "openvino-avx2"),
+        ("aarch64", {"asimddp"}, "openvino-arm"),
+    ],
+)
+def test_the_machine_chooses_the_table(architecture, features, name):
+    assert OPENVINO_HERE.on(architecture, features).name == name
+
+
+def test_elsewhere_activations_have_a_zero_point_where_something_is_negative():
+    _, graph = quantized(RESIDUAL, (1, 16, 16, 16))
+    zeros = [graph.constant(q.inputs[2]) for q in graph.nodes_of("QuantizeLinear")]
+    assert {zero.dtype for zero in zeros} == {np.dtype(np.uint8)}
+    assert any(zero.any() for zero in zeros)
+
+
+def test_with_amx_activations_have_no_zero_point_and_uint8_only_where_nothing_is_negative():
     text = """(float[1,8,4,4] x) => (float[1,8,4,4] y) <float[8,8,1,1] w1, float[8,8,1,1] w2, float[8,8,1,1] w3> {
         a = Conv (x, w1)  b = Relu (a)  c = Conv (b, w2)  y = Conv (c, w3) }"""
-    before, graph = quantized(text, (1, 8, 4, 4))
+    before, graph = quantized(text, (1, 8, 4, 4), OPENVINO_AMX)
     zeros = {q.inputs[0].name: graph.constant(q.inputs[2]) for q in graph.nodes_of("QuantizeLinear")}
     assert {name: zero.dtype for name, zero in zeros.items()} == {"x": np.uint8, "b": np.uint8, "c": np.int8}
     assert not any(zero.any() for zero in zeros.values())

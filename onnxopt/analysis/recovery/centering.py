@@ -1,21 +1,21 @@
-"""Centering: what a Clip lets through, 0 .. p, becomes -p/2 .. p/2, and what reads it adds the middle again.
+"""Centering: what a Clip lets through, 0 .. r, becomes -r/2 .. r/2, and what reads it adds the middle again.
 
-With c = p / 2, of a Conv, a Clip and a Conv without padding:
+With c = r / 2, of a Conv, a Clip and a Conv without padding:
 
     W2 clip(W1 x + b1, 0, h) + b2 = W2 clip(W1 x + b1 - c, -c, h - c) + b2 + c (W2 1)
 
-A format whose zero point is in its middle has no codes for one half of 0 .. p, and all of them for -p/2 .. p/2: one bit
-more. Padding would put zeros where c is meant. The shift into the bias is the "absorption" of Nagel et al.,
+A format whose zero point is in its middle has no use for half of its codes on 0 .. r, and for all on -r/2 .. r/2: one
+bit more. Padding would put zeros where c is meant. The shift into the bias is the "absorption" of Nagel et al.,
 arXiv 1906.04721, 4.1.3, who move what a Relu always lets through; with the bounds moved too, any shift is exact.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxopt.analysis.compensation.reading import give_bias
 from onnxopt.analysis.recovery.equalization import clips_from_zero, is_fit
-from onnxopt.analysis.recovery.peaks import Peaks
 from onnxopt.graph import Graph, Node
 from onnxopt.placement.shifts import Shifts
 
@@ -49,21 +49,21 @@ def find_clips(graph: Graph) -> list[Between]:
     return found
 
 
-def center(graph: Graph, places: list[Between], peaks: Peaks) -> Shifts:
+def center(graph: Graph, places: list[Between], ranges: Mapping[str, float]) -> Shifts:
     """Center what Clips let through, in place.
 
     Args:
         graph: The model.
         places: As `find_clips` gives them.
-        peaks: Largest values of each channel, by the name of the Clip's output; Clips for which one is no finite
-            number, and those that let nothing through, are left alone.
+        ranges: Up to where the output of each Clip has codes, by its name; Clips for which that is no finite number
+            above 0 are left alone.
 
     Returns:
         What was added to the outputs of those that were centered.
     """
     added = {}
     for place in places:
-        middle = np.float32(peaks[place.output].max() / 2)
+        middle = np.float32(ranges[place.output] / 2)
         if not np.isfinite(middle) or middle <= 0:
             continue
         _add_to_bias(graph, place.writer, -middle)

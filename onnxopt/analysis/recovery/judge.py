@@ -35,11 +35,14 @@ class Closeness:
 
     def improves(self, other: "Closeness", gain: float = GAIN) -> bool:
         """Whether this is closer than another: in numbers, by this many dB, and in answers no further off."""
-        if self.agreement is not None and other.agreement is not None:
-            allowed = max(LOSS, FLIPPED / self.answers) if self.answers else math.inf
-            if self.agreement < other.agreement - allowed:
-                return False
-        return self.sqnr_db > other.sqnr_db + gain
+        return self.answers_like(other) and self.sqnr_db > other.sqnr_db + gain
+
+    def answers_like(self, other: "Closeness") -> bool:
+        """Whether as many answers are those of the float model, but for what chance makes of that."""
+        if self.agreement is None or other.agreement is None:
+            return True
+        allowed = max(LOSS, FLIPPED / self.answers) if self.answers else math.inf
+        return self.agreement >= other.agreement - allowed
 
     def __str__(self) -> str:
         answers = f", agreement {100 * self.agreement:.1f} %" if self.agreement is not None else ""

@@ -13,6 +13,7 @@
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -88,8 +89,8 @@ def refit(problem: Problem, choices: Choices, judged: Moments | None = None) -> 
     quick = replace(choices, rounding=False)
     nearest = {ridge: _fitted(problem, quick, ridge) for ridge in ridges}
     best = min(ridges, key=lambda ridge: _error(nearest[ridge], judged))
-    found = [nearest[best], *([_fitted(problem, choices, best)] if choices.rounding else ())]
-    return min(found, key=lambda fitted: _error(fitted, judged))
+    found: list[Fitted] = [nearest[best], *([_fitted(problem, choices, best)] if choices.rounding else ())]
+    return min(found, key=partial(_error, judged=judged))
 
 
 def _fitted(problem: Problem, choices: Choices, ridge: float | None) -> Fitted:
