@@ -1,0 +1,86 @@
+"""FP16: `convert-fp16` on every model given.
+
+Claim: each loads and runs, and its outputs keep 50 dB to the float model's, or each node that stays in float32 has a
+reason.
+
+Each model is converted on a few made-up samples. The figures: bytes of weights over those of the float model, nodes
+that have float32 inputs still, SQNR of the worst output on a held-out sample, in ONNX Runtime with all optimizations
+off (behind a TopK or the like: of what goes into the choice, marked *), and the reasons with the number of nodes each.
+
+Models run in a process of their own each and are given up after `--limit` seconds.
+"""
+
+import re
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import workbench
+from tensorrt_rules import sqnr
+from workbench import each_alone, markdown, number
+
+from onnxopt import model_io, optimize
+from onnxopt.errors import OnnxoptError
+from onnxopt.evaluation.inputs import resolve_inputs
+
+PASS = "convert-fp16"
+BAR = 50.0  # dB
+HEADER = ("model", "weights", "islands", "SQNR, dB", "held", "why float32 is left")
+
+
+def figures(target: str, samples: int, file: Path) -> dict[str, Any]:
+    """Convert one model and look at the result."""
+    try:
+        graph = model_io.load(file)
+        result = optimize(graph, f"simplify,{PASS}", target=target, samples=samples, keep_anyway=True)
+        worst, inner = sqnr(graph, result.graph, resolve_inputs(graph)[0])
+    except OnnxoptError as error:
+        return {"model": file.stem, "failed": str(error)}
+    records = [r for stage in result.report.stages for r in stage.passes if r.name == PASS]
+    reasons = Counter(re.sub(r"'[^']*'|\b\d[\d.e+-]*", "…", reason) for r in records for _, reason in r.notes)
+    return {
+        "model": file.stem,
+        "bytes": result.graph.nbytes() / graph.nbytes(),
+        "reasons": dict(reasons.most_common()),
+        "sqnr_db": worst,
+        "before_a_choice": inner,
+        "held": worst >= BAR or bool(reasons),
+    }
+
+
+def row(found: dict[str, Any]) -> tuple[str, ...]:
+    """One line of the table."""
+    if "failed" in found:
+        return (found["model"], "-", "-", "-", "NO", found["failed"])
+    return (
+        found["model"],
+        number(found["bytes"], 2, " x"),
+        str(sum(found["reasons"].values())),
+        number(found["sqnr_db"], 1) + ("*" if found["before_a_choice"] else ""),
+        "yes" if found["held"] else "NO",
+        "; ".join(f"{reason} ({count})" for reason, count in found["reasons"].items()) or "-",
+    )
+
+
+def main() -> None:
+    """Convert, look, print."""
+    parser = workbench.command_line(__doc__, samples=4)
+    parser.add_argument("files", nargs="*", type=Path, metavar="MODEL", help="further models")
+    parser.add_argument("--target", default="ort", help="default %(default)s")
+    parser.add_argument("--limit", type=float, default=300, help="seconds per model; default %(default)s")
+    options = parser.parse_args()
+    facts = workbench.machine()
+    print(f"{workbench.describe_machine(facts)}; target {options.target}, {options.samples} made-up samples\n")
+    subjects = workbench.find_subjects(options, workbench.SUBJECTS) if options.only or not options.files else []
+    everything = []
+    job = partial(figures, options.target, options.samples)
+    for found in each_alone(job, [*(s.file for s in subjects), *options.files], options.limit):
+        everything.append(found)
+        workbench.say(" | ".join(row(found)))
+    print(markdown(HEADER, map(row, everything)))
+    workbench.write_results(options.json, "fp16", facts, everything)
+
+
+if __name__ == "__main__":
+    main()
