@@ -1,9 +1,11 @@
 """What came out beside what came in: outputs, score, latency, and which layers really run in int8."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from onnxopt.analysis.cost import Cost
 from onnxopt.evaluation import measure
+from onnxopt.evaluation.agreement import worst_sqnr
 from onnxopt.evaluation.interval import drop_interval
 from onnxopt.evaluation.metrics import Metric, Score, score
 from onnxopt.evaluation.samples import JUDGED_SAMPLES, Samples
@@ -11,9 +13,11 @@ from onnxopt.graph import Graph
 from onnxopt.optimization.subject import UNLIKE, Subject
 from onnxopt.placement.retarget import is_quantized
 from onnxopt.report.run import RunReport
-from onnxopt.runtime.adapter import Runtime
+from onnxopt.runtime.adapter import Runtime, Session
 from onnxopt.runtime.latency import Comparison
+from onnxopt.runtime.ort import OrtSession
 
+FAULT = 8.0  # dB that a runtime may lose beside int8: float layers in bf16 and approximated activations
 ROUNDS, SECONDS = 30, 20.0  # of the final latency comparison; a stage's own is a third of that
 
 
@@ -56,6 +60,8 @@ def measure_outcome(
             f"the outputs are hardly those of the model as given ({report.quality['worst_sqnr_db']:.1f} dB): "
             "ask for less"
         )
+    elif is_quantized(graph) and not is_quantized(subject.graph):
+        report.warnings += _not_as_written(subject, graph, sessions, samples)
     if metric is not None and report.budget is None:
         scores = [score(metric, s.run, samples.evaluation) for s in sessions]
         report.before.score, after.score = (found.value for found in scores)
@@ -64,6 +70,21 @@ def measure_outcome(
         timing = time_stage(subject.runtime, subject.graph, graph, samples, seconds=SECONDS)
         _note_latency(timing, report)
     _note_fusion(subject, graph, report, costs, subject.runtime)
+
+
+def _not_as_written(
+    subject: Subject, graph: Graph, sessions: tuple[Session, Session], samples: Samples
+) -> Iterator[str]:
+    """Whether the target computes clearly worse outputs than the Q/DQ define, which every choice was judged by."""
+    feeds = next(iter(samples.holdout)).feeds
+    wanted, got = ([session.run(feeds)] for session in sessions)
+    run = worst_sqnr(wanted, got)
+    written = worst_sqnr(wanted, [OrtSession(graph.to_proto(), optimized=False).run(feeds)])
+    if run < written - FAULT:
+        yield (
+            f"{subject.target.name} computes something else than what is written: its outputs have {run:.1f} dB to the "
+            f"model as given, those of the graph as ONNX defines it {written:.1f} dB"
+        )
 
 
 def _drop(before: Score, after: Score, metric: Metric) -> dict[str, float] | None:
