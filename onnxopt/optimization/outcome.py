@@ -1,6 +1,5 @@
 """What came out beside what came in: outputs, score, latency, and which layers really run in int8."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 
 from onnxopt.analysis.cost import Cost
@@ -55,13 +54,14 @@ def measure_outcome(
     report.quality = measure.quality(
         *sessions, samples.holdout.take(JUDGED_SAMPLES), subject.graph.metadata, strict=strict
     )
-    if report.quality["worst_sqnr_db"] < UNLIKE:
+    fault = _not_as_written(subject, graph, sessions, samples)
+    if fault:
+        report.warnings.append(fault)
+    elif report.quality["worst_sqnr_db"] < UNLIKE:
         report.warnings.append(
             f"the outputs are hardly those of the model as given ({report.quality['worst_sqnr_db']:.1f} dB): "
             "ask for less"
         )
-    elif is_quantized(graph) and not is_quantized(subject.graph):
-        report.warnings += _not_as_written(subject, graph, sessions, samples)
     if metric is not None and report.budget is None:
         scores = [score(metric, s.run, samples.evaluation) for s in sessions]
         report.before.score, after.score = (found.value for found in scores)
@@ -72,19 +72,20 @@ def measure_outcome(
     _note_fusion(subject, graph, report, costs, subject.runtime)
 
 
-def _not_as_written(
-    subject: Subject, graph: Graph, sessions: tuple[Session, Session], samples: Samples
-) -> Iterator[str]:
-    """Whether the target computes clearly worse outputs than the Q/DQ define, which every choice was judged by."""
+def _not_as_written(subject: Subject, graph: Graph, sessions: tuple[Session, Session], samples: Samples) -> str:
+    """That the target computes clearly worse outputs than the Q/DQ define, by which all was judged; else empty."""
+    if not is_quantized(graph) or is_quantized(subject.graph):
+        return ""
     feeds = next(iter(samples.holdout)).feeds
     wanted, got = ([session.run(feeds)] for session in sessions)
     run = worst_sqnr(wanted, got)
     written = worst_sqnr(wanted, [OrtSession(graph.to_proto(), optimized=False).run(feeds)])
-    if run < written - FAULT:
-        yield (
-            f"{subject.target.name} computes something else than what is written: its outputs have {run:.1f} dB to the "
-            f"model as given, those of the graph as ONNX defines it {written:.1f} dB"
-        )
+    if run >= written - FAULT:
+        return ""
+    return (
+        f"{subject.target.name} computes something else than what is written: its outputs have {run:.1f} dB to the "
+        f"model as given, those of the graph as ONNX defines it {written:.1f} dB"
+    )
 
 
 def _drop(before: Score, after: Score, metric: Metric) -> dict[str, float] | None:

@@ -195,7 +195,7 @@ class _Emitter:
         zeros = np.zeros(scale.shape, np.int8)
         codes = _Codes(quantize_linear(weight, scale, zeros, qmin=low, qmax=high, axis=axis), scale, zeros, axis)
         if bias is not None and (shift := self._shift(node)):
-            bias = bias + self._misjudged(node, shift, weight, codes)
+            bias = bias + self._shift_error(node, shift, weight, codes)
             self.graph.own_constant(node, 2).values = bias
         if bias is not None and step is not None:
             self._bias(node, bias, (scale * np.float32(step)).astype(np.float32))
@@ -212,7 +212,7 @@ class _Emitter:
         assert quantize is not None
         return quantize
 
-    def _misjudged(self, node: Node, shift: float, weight: Array, codes: _Codes) -> Array:
+    def _shift_error(self, node: Node, shift: float, weight: Array, codes: _Codes) -> Array:
         """What a shift contributes in float less what it contributes in int8, float32[channels of a Conv]."""
         scale, zero = (self.graph.constant(t) for t in self._source(node).inputs[1:3])
         assert scale is not None
