@@ -122,7 +122,13 @@ class _Emitter:
         consumers = self.graph.consumers(tensor)
         if not self.placement.tensors[name].native:
             return [n for n in consumers if id(n) in self.placement.consumers]
-        return [n for n in consumers if self.target.requantizes_float or not self._is_float_layer(n)]
+        readers = [n for n in consumers if self.target.requantizes_float or not self._is_float_layer(n)]
+        return [n for n in readers if not (self.target.reads_pairs and self._multiplies_by_a_map(n))]
+
+    def _multiplies_by_a_map(self, node: Node) -> bool:
+        """Whether it is a product with a constant of several numbers, through which scales and zero points move."""
+        constants = [self.graph.constant(t) for t in node.inputs] if node.op == "Mul" else []
+        return any(value is not None and value.size > 1 for value in constants)
 
     def _is_float_layer(self, node: Node) -> bool:
         return node.op in FEATURE_OPS and id(node) not in self.placement.consumers

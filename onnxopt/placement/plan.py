@@ -162,7 +162,11 @@ class _Planner:
         return node.outputs[0].name in self.ignore or matches([own_name(node)], self.ignore)
 
     def rule(self, node: Node) -> OpRule | None:
-        return self.target.rules.get(node.op) if is_standard(node) else None
+        rule = self.target.rules.get(node.op) if is_standard(node) else None
+        if rule is None or not rule.least_rank:
+            return rule
+        rank = self.shapes.rank(node.outputs[0])
+        return None if rank is not None and rank < rule.least_rank else rule
 
     def _consider_anchor(self, node: Node) -> None:
         rule = self.rule(node)

@@ -11,7 +11,10 @@ Read off OpenVINO's documentation of low-precision transformations and checked a
    residual Add gives to a Concat: YOLOX-nano came out at 5 dB.
 4. The Q of what a Concat, Split, Slice, MaxPool or Resize gives moves before it, with one scale on all branches: they
    then move 8 bits. Branches of different scales make the layer behind a Concat run in float.
-5. The stem runs faster in int8, unlike on ONNX Runtime; so do the final layers, whose results stay float anyway.
+5. A product with a constant of several numbers reads the float value: OpenVINO moves the zero point of what it reads
+   through it, in the constant's shape, and then cannot load the MatMul behind (RT-DETR's mask of valid anchors). The Q
+   behind a Concat of tokens stays there for the same reason.
+6. The stem runs faster in int8, unlike on ONNX Runtime; so do the final layers, whose results stay float anyway.
 """
 
 from dataclasses import replace
@@ -33,7 +36,7 @@ OPENVINO = Target(
     rules={
         **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _INPUT_ONLY),
         **dict.fromkeys(("Split", "Slice", "MaxPool", "Resize"), _MOVE),
-        "Concat": OpRule("passthrough", inputs=None, output=False),
+        "Concat": OpRule("passthrough", inputs=None, output=False, least_rank=4),
     },
     default_reason="OpenVINO keeps it in float between int8 layers",
     elementwise=frozenset({"Sigmoid", "Mul", "Add", "Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Gelu"}),

@@ -36,6 +36,7 @@ class OpRule:
         per_channel: Of an anchor: whether its weights have one scale per output channel, or one for all.
         aligned: Of a follower: whether it runs faster where its tensors share scale and zero point. They do where
             that costs none of them more than one bit.
+        least_rank: Of an op whose rule holds for large tensors only: fewest dimensions of its output, where known.
         reason: Why the op is left in float, for ops that have no role.
     """
 
@@ -44,6 +45,7 @@ class OpRule:
     output: bool = True
     per_channel: bool = True
     aligned: bool = False
+    least_rank: int = 0
     reason: str = ""
 
 
