@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxopt.analysis.recovery import Choices, Closeness, closeness, find_layers, recover
+from onnxopt.analysis.recovery import Choices, Closeness, closeness, find_layers, recover, sweep
 from onnxopt.analysis.recovery.moments import Moments, measure_moments
 from onnxopt.analysis.recovery.patches import read_patches
 from onnxopt.analysis.recovery.refit import Fitted, Problem, refit
@@ -227,6 +227,19 @@ def test_moments_of_inputs_far_from_zero_keep_their_small_variance():
     moments = measure_moments(patches, [(values, wanted)], matrix, offset)
     exact = np.cov(rows[0].T.astype(np.float64), bias=True)
     np.testing.assert_allclose(moments.covariance[0], exact, atol=0.02 * exact.max())
+
+
+def test_a_layer_of_more_inputs_than_rows_can_tell_about_gets_its_bias_right_and_keeps_its_weights(monkeypatch):
+    monkeypatch.setattr(sweep, "LONGEST", 16)
+    reference, graph, samples = quantized(OPENVINO, narrow=0.6)
+    before = {layer.output: layer.codes.copy() for layer in find_layers(graph)}
+    recover(graph, reference, OPENVINO, samples, Choices(bias=True, refit=True))
+    same = {layer.output: np.array_equal(layer.codes, before[layer.output]) for layer in find_layers(graph)}
+    assert same["a"]  # 8 channels of 3 x 3
+    assert not same["e"]  # 16 channels
+    session, wanted = OrtSession(expose(graph, ["a"]).to_proto()), OrtSession(expose(reference, ["a"]).to_proto())
+    means = [np.mean([s.run(f, ["a"])["a"].mean(axis=(0, 2, 3)) for f in samples], axis=0) for s in (session, wanted)]
+    np.testing.assert_allclose(*means, atol=0.02 * np.abs(means[1]).max())
 
 
 def test_rounding_stays_only_where_samples_that_it_was_not_fitted_to_gain():

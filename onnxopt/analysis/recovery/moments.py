@@ -50,7 +50,12 @@ class Moments:
 
 
 def measure_moments(
-    patches: Patches, pairs: Iterable[tuple[Float32Array, Float32Array]], weight: Float32Array, bias: Float32Array
+    patches: Patches,
+    pairs: Iterable[tuple[Float32Array, Float32Array]],
+    weight: Float32Array,
+    bias: Float32Array,
+    *,
+    means_alone: bool = False,
 ) -> Moments:
     """Take the moments over some rows of each sample.
 
@@ -59,11 +64,14 @@ def measure_moments(
         pairs: Per sample the layer's input in the quantized model, and its output in the float model.
         weight: The layer's weights as they are now, [groups, columns, length].
         bias: Its bias, [groups, columns].
+        means_alone: Leave the covariances out, which take the time and the memory; they are empty then.
     """
     taken = [patches.rows(values, wanted) for values, wanted in pairs]
     rows, targets = (np.concatenate([t[i] for t in taken], axis=1) for i in (0, 1))
     shares = _shares(rows, targets, weight, bias)
     inputs, wanted = (np.einsum("grc,gr->gc", values, shares) for values in (rows, targets))
+    if means_alone:
+        return Moments(rows.shape[1], inputs, wanted, np.zeros((len(rows), 0, 0)), np.zeros((*wanted.shape, 0)))
     # Products of float32 about zero would drown the variance of an input that hardly moves far from zero.
     rows, targets = ((v - mean[:, None]).astype(np.float32) for v, mean in ((rows, inputs), (targets, wanted)))
     weighted = (rows * shares[..., None]).astype(np.float32)

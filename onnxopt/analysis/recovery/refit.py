@@ -95,11 +95,22 @@ def refit(problem: Problem, choices: Choices, judged: Moments | None = None) -> 
 
 def _fitted(problem: Problem, choices: Choices, ridge: float | None) -> Fitted:
     """One layer with one ridge; None: its weights stay what they were before they are rounded."""
+    moments, start = problem.moments, problem.start
+    moved = ridge is not None or choices.scales or choices.rounding
+    codes, scale = _weights(problem, choices, ridge) if moved else (start.codes, start.scale)
+    bias = start.bias
+    if choices.bias and bias is not None:
+        given = np.einsum("gcl,gl->gc", codes * scale[..., None].astype(np.float64), moments.inputs)
+        bias = (moments.wanted - given).reshape(-1).astype(np.float32)
+    return Fitted(codes, scale, bias)
+
+
+def _weights(problem: Problem, choices: Choices, ridge: float | None) -> tuple[npt.NDArray[np.int8], Float32Array]:
     moments, start, limit = problem.moments, problem.start, problem.limit
     # A bias will account for the means.
     centred = start.bias is not None
     squares, products = (moments.covariance, moments.shared) if centred else (moments.squares, moments.products)
-    few = squares.shape[-1] / moments.rows  # unknowns per row
+    few = problem.weight.shape[-1] / moments.rows  # unknowns per row
     wanted = problem.weight.astype(np.float64)
     if ridge is not None:
         wanted = wanted + _correction(wanted, squares, products, ridge + few)
@@ -114,11 +125,7 @@ def _fitted(problem: Problem, choices: Choices, ridge: float | None) -> Fitted:
     if choices.rounding:
         codes = _rounded(wanted, scale, squares, limit, DAMPING * (1 + few))
         codes[zeros] = 0
-    bias = start.bias
-    if choices.bias and bias is not None:
-        given = np.einsum("gcl,gl->gc", codes * scale[..., None].astype(np.float64), moments.inputs)
-        bias = (moments.wanted - given).reshape(-1).astype(np.float32)
-    return Fitted(codes, scale, bias)
+    return codes, scale
 
 
 def _zeros(weight: Float32Array) -> npt.NDArray[np.bool_]:

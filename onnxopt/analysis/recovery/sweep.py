@@ -19,6 +19,7 @@ from onnxopt.targets import Target
 
 Pairs = Sequence[tuple[Float32Array, Float32Array]]
 ROWS = 4096  # per layer, from all samples together
+LONGEST = 2 * ROWS  # inputs of a layer whose weights are refitted; so few rows say nothing about more
 
 
 def recover(
@@ -107,8 +108,14 @@ def _refit(
     bias = bias if bias is not None and bias.size == groups * columns else None
     offset = bias.reshape(shape) if bias is not None else np.zeros(shape, np.float32)
     now = patches.matrix(layer.weight())
-    moments, judged = (measure_moments(patches, part, now, offset) if part else None for part in pairs)
+    if patches.shape[2] > LONGEST:
+        choices = Choices(bias=choices.bias)
+    means_alone = not (choices.refit or choices.scales or choices.rounding)
+    moments, judged = (
+        measure_moments(patches, part, now, offset, means_alone=means_alone) if part else None for part in pairs
+    )
     assert moments is not None
+    judged = None if means_alone else judged
     start = Fitted(patches.matrix(layer.codes), np.broadcast_to(layer.scale, groups * columns).reshape(shape), bias)
     least = layer.least_scale(bias)
     least = least.reshape(shape) if least is not None else None
