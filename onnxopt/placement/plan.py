@@ -162,11 +162,7 @@ class _Planner:
         return node.outputs[0].name in self.ignore or matches([own_name(node)], self.ignore)
 
     def rule(self, node: Node) -> OpRule | None:
-        rule = self.target.rules.get(node.op) if is_standard(node) else None
-        if rule is None or not rule.least_rank:
-            return rule
-        rank = self.shapes.rank(node.outputs[0])
-        return None if rank is not None and rank < rule.least_rank else rule
+        return self.target.rules.get(node.op) if is_standard(node) else None
 
     def _consider_anchor(self, node: Node) -> None:
         rule = self.rule(node)
@@ -183,11 +179,30 @@ class _Planner:
         if rule is not None and rule.output:
             self.want(self.fused_output(node))
 
+    def _reads_joined_rows(self, node: Node) -> bool:
+        """Whether a product reads a Concat along other than its last axis, perhaps through what only moves values."""
+        if node.op not in {"MatMul", "Gemm"}:
+            return False
+        source = self.graph.producer(node.inputs[0])
+        while source is not None and source.op != "Concat":
+            rule = self.rule(source)
+            if rule is None or rule.role != "passthrough":
+                return False
+            source = self.graph.producer(source.inputs[0])
+        if source is None:
+            return False
+        axis, rank = int(source.attrs.get("axis", 0)), self.shapes.rank(source.outputs[0])
+        return axis not in {-1, rank - 1 if rank is not None else -1}
+
     def _why_float(self, node: Node, rule: OpRule | None) -> str:
         """Reason for which a weighted node stays float; empty where it is an anchor."""
         weight = self.graph.constant(node.inputs[1]) if len(node.inputs) > 1 else None
         checks = (
             (self._ignored(node), "asked to stay float"),
+            (
+                self.target.refuses_joined_rows and self._reads_joined_rows(node),
+                "what it reads is joined along another axis than it sums over, behind which the runtime cannot load it",
+            ),
             (is_expectation(self.graph, node), "expectation over bins: part of the decode tail"),
             (weight is None, "its weights are computed at run time"),
             (node.outputs[0].name in self.unfused, self.unfused.get(node.outputs[0].name, "")),

@@ -12,8 +12,8 @@ Read off OpenVINO's documentation of low-precision transformations and checked a
 4. The Q of what a Concat, Split, Slice, MaxPool or Resize gives moves before it, with one scale on all branches: they
    then move 8 bits. Branches of different scales make the layer behind a Concat run in float.
 5. A product with a constant of several numbers reads the float value: OpenVINO moves the zero point of what it reads
-   through it, in the constant's shape, and then cannot load the MatMul behind (RT-DETR's mask of valid anchors). The Q
-   behind a Concat of tokens stays there for the same reason.
+   through it, in the constant's shape, and then cannot load the MatMul behind (RT-DETR's mask of valid anchors). A
+   MatMul that reads a Concat of tokens stays float for the same reason.
 6. The stem runs faster in int8, unlike on ONNX Runtime; so do the final layers, whose results stay float anyway.
 """
 
@@ -36,12 +36,13 @@ OPENVINO = Target(
     rules={
         **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _INPUT_ONLY),
         **dict.fromkeys(("Split", "Slice", "MaxPool", "Resize"), _MOVE),
-        "Concat": OpRule("passthrough", inputs=None, output=False, least_rank=4),
+        "Concat": OpRule("passthrough", inputs=None, output=False),
     },
     default_reason="OpenVINO keeps it in float between int8 layers",
     elementwise=frozenset({"Sigmoid", "Mul", "Add", "Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Gelu"}),
     quantize_final=True,
     reads_pairs=True,
+    refuses_joined_rows=True,
     alignment=0,
     machine=Machine("x86_64", one_of=_VNNI, none_of=_AMX),
     adapter="onnxopt.runtime.openvino:OpenVinoRuntime",
@@ -52,6 +53,7 @@ OPENVINO_AMX = replace(
     name="openvino-amx",
     summary="OpenVINO, CPU, x86 with AMX: as openvino-vnni, activations without zero point",
     activation=NumberFormat("int8", symmetric=True),
+    refuses_joined_rows=False,
     positive=NumberFormat("uint8", symmetric=False),
     machine=Machine("x86_64", one_of=_AMX),
 )

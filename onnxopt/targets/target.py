@@ -36,7 +36,6 @@ class OpRule:
         per_channel: Of an anchor: whether its weights have one scale per output channel, or one for all.
         aligned: Of a follower: whether it runs faster where its tensors share scale and zero point. They do where
             that costs none of them more than one bit.
-        least_rank: Of an op whose rule holds for large tensors only: fewest dimensions of its output, where known.
         reason: Why the op is left in float, for ops that have no role.
     """
 
@@ -45,7 +44,6 @@ class OpRule:
     output: bool = True
     per_channel: bool = True
     aligned: bool = False
-    least_rank: int = 0
     reason: str = ""
 
 
@@ -124,6 +122,8 @@ class Target:
             the Q has its one scale once per channel.
         reads_pairs: Whether all that reads a quantized activation reads it through its pair, so that the runtime
             writes it once, in 8 bits, whatever computes it.
+        refuses_joined_rows: Whether the runtime cannot load an int8 matrix product that reads a Concat along another
+            axis than it sums over.
         clip_as_max_min: Whether a Relu or Clip behind a layer with 8- or 4-bit weights becomes Max and Min, for the
             runtime takes it for the beginning of a quantized layer and leaves the weights unfused.
         requantizes_float: Whether the runtime quantizes a float layer between Q/DQ by itself, so that keeping it float
@@ -156,6 +156,7 @@ class Target:
     slow_subnormals: bool = False
     unmoved: frozenset[str] = frozenset()
     reads_pairs: bool = False
+    refuses_joined_rows: bool = False
     clip_as_max_min: bool = False
     requantizes_float: bool = False
     int32_bias: bool = False

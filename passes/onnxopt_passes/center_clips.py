@@ -45,7 +45,8 @@ class CenterClips(Pass):
     def run(self, graph: Graph, context: Context) -> bool:
         """Center a copy, judge it, and keep it or not."""
         places = find_clips(graph)
-        if self.keep is False or not places or context.fit is None:
+        wasteful = context.target.activation.symmetric and context.target.positive is None
+        if self.keep is False or not places or not wasteful or context.fit is None:
             return False
         reason = _why_not(context)
         if reason:
@@ -64,8 +65,6 @@ class CenterClips(Pass):
 
 
 def _why_not(context: Context) -> str:
-    if not context.target.activation.symmetric or context.target.positive is not None:
-        return f"{context.target.name} has codes for what is never negative; nothing to center"
     if came_quantized(context):
         return "was quantized when it came; its own scales fit its activations as they are"
     return "a table of ranges has to hold for the model as it came; left alone" if context.has(TableFile) else ""
