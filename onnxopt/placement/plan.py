@@ -200,7 +200,7 @@ class _Planner:
         checks = (
             (self._ignored(node), "asked to stay float"),
             (
-                self.target.refuses_joined_rows and self._reads_joined_rows(node),
+                self.target.no_joined_rows and self._reads_joined_rows(node),
                 "what it reads is joined along another axis than it sums over, behind which the runtime cannot load it",
             ),
             (is_expectation(self.graph, node), "expectation over bins: part of the decode tail"),

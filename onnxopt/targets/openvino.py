@@ -42,7 +42,7 @@ OPENVINO = Target(
     elementwise=frozenset({"Sigmoid", "Mul", "Add", "Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Gelu"}),
     quantize_final=True,
     reads_pairs=True,
-    refuses_joined_rows=True,
+    no_joined_rows=True,
     alignment=0,
     machine=Machine("x86_64", one_of=_VNNI, none_of=_AMX),
     adapter="onnxopt.runtime.openvino:OpenVinoRuntime",
@@ -53,7 +53,7 @@ OPENVINO_AMX = replace(
     name="openvino-amx",
     summary="OpenVINO, CPU, x86 with AMX: as openvino-vnni, activations without zero point",
     activation=NumberFormat("int8", symmetric=True),
-    refuses_joined_rows=False,
+    no_joined_rows=False,
     positive=NumberFormat("uint8", symmetric=False),
     machine=Machine("x86_64", one_of=_AMX),
 )

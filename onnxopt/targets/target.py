@@ -122,7 +122,7 @@ class Target:
             the Q has its one scale once per channel.
         reads_pairs: Whether all that reads a quantized activation reads it through its pair, so that the runtime
             writes it once, in 8 bits, whatever computes it.
-        refuses_joined_rows: Whether the runtime cannot load an int8 matrix product that reads a Concat along another
+        no_joined_rows: Whether the runtime cannot load an int8 matrix product that reads a Concat along another
             axis than it sums over.
         clip_as_max_min: Whether a Relu or Clip behind a layer with 8- or 4-bit weights becomes Max and Min, for the
             runtime takes it for the beginning of a quantized layer and leaves the weights unfused.
@@ -156,7 +156,7 @@ class Target:
     slow_subnormals: bool = False
     unmoved: frozenset[str] = frozenset()
     reads_pairs: bool = False
-    refuses_joined_rows: bool = False
+    no_joined_rows: bool = False
     clip_as_max_min: bool = False
     requantizes_float: bool = False
     int32_bias: bool = False

@@ -9,7 +9,6 @@ from onnxopt.manager import run_pass
 from onnxopt.pass_api import Context
 from onnxopt.placement import plan
 from onnxopt.registry import load_target
-from onnxopt.runtime.openvino import OpenVinoRuntime
 from onnxopt.targets.openvino import OPENVINO, OPENVINO_AMX, OPENVINO_HERE
 from onnxopt.testing import outputs_of, parse_graph
 from onnxopt_passes.calibrate import Calibrate
@@ -19,6 +18,13 @@ WEIGHTS = "float[16,16,1,1] w1, float[8,8,3,3] w2, float[16,24,1,1] w3"
 BLOCK = f"""(float[1,16,8,8] x) => (float[1,16,8,8] y) <{WEIGHTS}, int64[2] sizes = {{8, 8}}> {{
     a = Conv (x, w1)  s = Sigmoid (a)  b = Mul (a, s)  l, r = Split <axis = 1> (b, sizes)
     c = Conv <pads = [1, 1, 1, 1]> (r, w2)  d = Relu (c)  e = Concat <axis = 1> (d, l, r)  y = Conv (e, w3) }}"""
+
+
+def openvino_runtime(precision=None):
+    pytest.importorskip("openvino")
+    from onnxopt.runtime.openvino import OpenVinoRuntime
+
+    return OpenVinoRuntime(precision)
 
 
 def quantized(text, shape, target=OPENVINO):
@@ -55,10 +61,11 @@ RESIDUAL = """(float[1,16,16,16] x) => (float[1,16,16,16] y) <float[16,16,1,1] w
 
 def test_the_runtime_computes_what_is_written():
     """Where OpenVINO turns int8 activations into uint8, it rounds down what a residual Add gives to a Concat."""
+    runtime = openvino_runtime(precision="f32")
     _, graph = quantized(RESIDUAL, (1, 16, 16, 16), load_target("openvino"))
     feeds = next(iter(synthetic((InputSpec("x", (1, 16, 16, 16), np.dtype(np.float32)),), 1))).feeds
     written = outputs_of(graph, feeds)["y"]
-    run = OpenVinoRuntime(precision="f32").open(graph.to_proto()).run(feeds)["y"]
+    run = runtime.open(graph.to_proto()).run(feeds)["y"]
     assert np.square(written - run).sum() < 1e-3 * np.square(written).sum()
 
 
@@ -76,12 +83,13 @@ TOKENS = {
 @pytest.mark.parametrize("case", TOKENS)
 def test_the_runtime_loads_products_behind_joined_tokens(case):
     """It moves zero points through Concat and products with a map, and cannot load the MatMul behind."""
+    runtime = openvino_runtime()
     text = f"""(float[1,16,8] x) => (float[1,32,8] y) <{WEIGHTS_OF_TOKENS}, float[1,32,1] m, int64[1] zero = {{0}},
         int64[1] many = {{32}}, int64[1] one = {{1}}> {{ {TOKENS[case]} }}"""
     before, graph = quantized(text, (1, 16, 8), load_target("openvino"))
     assert any(n.op == "QuantizeLinear" for n in graph.nodes)
     feeds = next(iter(synthetic((InputSpec("x", (1, 16, 8), np.dtype(np.float32)),), 1))).feeds
-    wanted, run = outputs_of(before, feeds)["y"], OpenVinoRuntime().open(graph.to_proto()).run(feeds)["y"]
+    wanted, run = outputs_of(before, feeds)["y"], runtime.open(graph.to_proto()).run(feeds)["y"]
     assert np.square(wanted - run).sum() < 1e-2 * np.square(wanted).sum()
 
 
