@@ -1,7 +1,7 @@
 """FP16: `convert-fp16` on every model given.
 
-Claim: each loads and runs, and its outputs keep 50 dB to the float model's, or each node that stays in float32 has a
-reason.
+Claim: each loads and runs, and its outputs keep 50 dB to the float model's, or the pass says why they do not; each node
+that stays in float32 has a reason.
 
 Each model is converted on a few made-up samples. The figures: bytes of weights over those of the float model, nodes
 that have float32 inputs still, SQNR of the worst output on a held-out sample, in ONNX Runtime with all optimizations
@@ -45,7 +45,7 @@ def figures(target: str, samples: int, file: Path) -> dict[str, Any]:
         "reasons": dict(reasons.most_common()),
         "sqnr_db": worst,
         "before_a_choice": inner,
-        "held": worst >= BAR or bool(reasons),
+        "held": worst >= BAR or any(reason.startswith("outputs keep") for reason in reasons),
     }
 
 
