@@ -18,7 +18,7 @@ from typing import Any
 
 import workbench
 from tensorrt_rules import sqnr
-from workbench import each_alone, markdown, number
+from workbench import each_model, markdown, number
 
 from onnxopt import model_io, optimize
 from onnxopt.errors import OnnxoptError
@@ -65,19 +65,12 @@ def row(found: dict[str, Any]) -> tuple[str, ...]:
 
 def main() -> None:
     """Convert, look, print."""
-    parser = workbench.command_line(__doc__, samples=4)
-    parser.add_argument("files", nargs="*", type=Path, metavar="MODEL", help="further models")
+    parser = workbench.command_line(__doc__, samples=4, files=True)
     parser.add_argument("--target", default="ort", help="default %(default)s")
-    parser.add_argument("--limit", type=float, default=300, help="seconds per model; default %(default)s")
     options = parser.parse_args()
     facts = workbench.machine()
     print(f"{workbench.describe_machine(facts)}; target {options.target}, {options.samples} made-up samples\n")
-    subjects = workbench.find_subjects(options, workbench.SUBJECTS) if options.only or not options.files else []
-    everything = []
-    job = partial(figures, options.target, options.samples)
-    for found in each_alone(job, [*(s.file for s in subjects), *options.files], options.limit):
-        everything.append(found)
-        workbench.say(" | ".join(row(found)))
+    everything = list(each_model(options, partial(figures, options.target, options.samples), row))
     print(markdown(HEADER, map(row, everything)))
     workbench.write_results(options.json, "fp16", facts, everything)
 

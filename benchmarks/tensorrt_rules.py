@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench
-from workbench import each_alone, markdown, number
+from workbench import each_model, markdown, number
 
 from onnxopt import Graph, model_io, optimize
 from onnxopt.analysis.half.judge import judged
@@ -100,23 +100,20 @@ def row(found: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def lines(found: dict[str, Any]) -> tuple[str, ...]:
+    """The same line while models run, with what was found under it."""
+    *cells, last = row(found)
+    return (*cells, "\n  ".join([last, *found.get("findings", ())]))
+
+
 def main() -> None:
     """Quantize, check, print."""
-    parser = workbench.command_line(__doc__, samples=4)
-    parser.add_argument("files", nargs="*", type=Path, metavar="MODEL", help="further models")
+    parser = workbench.command_line(__doc__, samples=4, files=True)
     parser.add_argument("--passes", default="quantize", help="what onnxopt runs; default %(default)s")
-    parser.add_argument("--limit", type=float, default=300, help="seconds per model; default %(default)s")
     options = parser.parse_args()
     facts = workbench.machine()
     print(f"{workbench.describe_machine(facts)}; passes {options.passes}, {options.samples} made-up samples\n")
-    subjects = workbench.find_subjects(options, workbench.SUBJECTS) if options.only or not options.files else []
-    everything = []
-    job = partial(figures, options.passes, options.samples)
-    for found in each_alone(job, [*(s.file for s in subjects), *options.files], options.limit):
-        everything.append(found)
-        workbench.say(" | ".join(row(found)))
-        for text in found.get("findings", ()):
-            workbench.say(f"  {text}")
+    everything = list(each_model(options, partial(figures, options.passes, options.samples), lines))
     print(markdown(HEADER, map(row, everything)))
     workbench.write_results(options.json, "tensorrt_rules", facts, everything)
 

@@ -120,13 +120,16 @@ SUBJECTS: dict[str, Row] = {
 }
 
 
-def command_line(description: str | None, *, rounds: int | None = None, samples: int | None = None) -> Any:
+def command_line(
+    description: str | None, *, rounds: int | None = None, samples: int | None = None, files: bool = False
+) -> Any:
     """Return a parser with the arguments that benchmarks have in common.
 
     Args:
         description: The benchmark's docstring.
         rounds: Default of `--rounds`; None: there is no such argument.
         samples: Default of `--samples`; None: there is no such argument.
+        files: Whether it takes further models, as `each_model` does.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     shared = REPOSITORY.parent / "shared"
@@ -140,6 +143,9 @@ def command_line(description: str | None, *, rounds: int | None = None, samples:
         parser.add_argument("--rounds", type=int, default=rounds, help="interleaved rounds; default %(default)s")
     if samples is not None:
         parser.add_argument("--samples", type=int, default=samples, help="to calibrate on; default %(default)s")
+    if files:
+        parser.add_argument("files", nargs="*", type=Path, metavar="MODEL", help="further models")
+        parser.add_argument("--limit", type=float, default=300, help="seconds per model; default %(default)s")
     return parser
 
 
@@ -180,6 +186,18 @@ def each_alone(
                 yield pool.apply_async(figures, (file,)).get(limit)
             except multiprocessing.TimeoutError:
                 yield {"model": file.stem, "failed": f"not done in {limit:g} s"}
+
+
+def each_model(
+    options: argparse.Namespace,
+    figures: Callable[[Path], dict[str, Any]],
+    row: Callable[[dict[str, Any]], Sequence[str]],
+) -> Iterable[dict[str, Any]]:
+    """The figures of the files given, or of all subjects, each told as a row as soon as it is there."""
+    subjects = find_subjects(options, SUBJECTS) if options.only or not options.files else []
+    for found in each_alone(figures, [*(s.file for s in subjects), *options.files], options.limit):
+        say(" | ".join(row(found)))
+        yield found
 
 
 def say(text: str) -> None:

@@ -200,29 +200,25 @@ class _Emitter:
         low, high = integer_limits(self.target.weight.dtype, symmetric=known is None, limit=self.target.weight.limit)
         zeros = np.zeros(scale.shape, np.int8)
         codes = _Codes(quantize_linear(weight, scale, zeros, qmin=low, qmax=high, axis=axis), scale, zeros, axis)
-        if bias is not None and (shift := self._shift(node)):
-            bias = bias + self._shift_error(node, shift, weight, codes)
+        source = self._source(node)
+        if bias is not None and source in self.shifts.by:
+            bias = bias + self._shift_error(source, weight, codes)
             self.graph.own_constant(node, 2).values = bias
         if bias is not None and step is not None:
             self._bias(node, bias, (scale * np.float32(step)).astype(np.float32))
         self._dequantized(node, index, codes)
 
-    def _shift(self, node: Node) -> float:
-        return self.shifts.by.get(self._source(node).inputs[0].name, 0.0)
-
-    def _source(self, node: Node) -> Node:
-        """The QuantizeLinear that an int8 layer reads."""
+    def _source(self, node: Node) -> str:
+        """Name of the tensor that an int8 layer reads through its pair."""
         dequantize = self.graph.producer(node.inputs[0])
         assert dequantize is not None
         quantize = self.graph.producer(dequantize.inputs[0])
         assert quantize is not None
-        return quantize
+        return str(quantize.inputs[0].name)
 
-    def _shift_error(self, node: Node, shift: float, weight: Array, codes: _Codes) -> Array:
+    def _shift_error(self, name: str, weight: Array, codes: _Codes) -> Array:
         """What a shift contributes in float less what it contributes in int8, float32[channels of a Conv]."""
-        scale, zero = (self.graph.constant(t) for t in self._source(node).inputs[1:3])
-        assert scale is not None
-        assert zero is not None
+        shift, (scale, zero) = self.shifts.by[name], (t.values for t in self.parameters(name))
         limits = np.iinfo(zero.dtype)
         as_code = quantize_linear(np.array([shift], np.float32), scale, zero, qmin=limits.min, qmax=limits.max)
         seen = (float(as_code[0]) - float(zero)) * float(scale)

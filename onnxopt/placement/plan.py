@@ -199,12 +199,12 @@ class _Planner:
         weight = self.graph.constant(node.inputs[1]) if len(node.inputs) > 1 else None
         checks = (
             (self._ignored(node), "asked to stay float"),
+            (is_expectation(self.graph, node), "expectation over bins: part of the decode tail"),
+            (weight is None, "its weights are computed at run time"),
             (
                 self.target.no_joined_rows and self._reads_joined_rows(node),
                 "what it reads is joined along another axis than it sums over, behind which the runtime cannot load it",
             ),
-            (is_expectation(self.graph, node), "expectation over bins: part of the decode tail"),
-            (weight is None, "its weights are computed at run time"),
             (node.outputs[0].name in self.unfused, self.unfused.get(node.outputs[0].name, "")),
             (rule is None or rule.role != "anchor", rule.reason if rule is not None else self.target.default_reason),
             (weight is not None and weight.dtype != "float32", "its weights are not float32"),
