@@ -31,7 +31,6 @@ from onnxopt.evaluation.agreement import DistanceSums
 from onnxopt.evaluation.input_range import guess_range
 from onnxopt.evaluation.inputs import resolve_inputs
 from onnxopt.graph import Array
-from onnxopt.placement.strip import without_pairs
 from onnxopt.registry import load_target
 from onnxopt.report.explain import explain_model
 from onnxopt.runtime.ort import OrtSession
@@ -66,10 +65,8 @@ def sqnr(graph: Graph, made: Graph, inputs: tuple[InputSpec, ...]) -> tuple[floa
     """SQNR in dB of the worst tensor compared, and whether that is an inner one."""
     found = infer_preprocess(graph.metadata, inputs) or guess_range(graph, inputs)
     feeds = next(iter(synthetic(inputs, 1, HELD_OUT_SEED, found[0] if found else None))).feeds
-    structure = without_pairs(made)
-    structure.sort()
-    there = {t.name for n in graph.nodes for t in n.outputs} & {t.name for n in made.nodes for t in n.outputs}
-    names = [name for name in judged(structure, Shapes(*infer(structure))) if name in there]
+    there = {t.name for n in made.nodes for t in n.outputs}
+    names = [name for name in judged(graph, Shapes(*infer(graph))) if name in there]
     outputs = {t.name for t in graph.outputs}
     names = names or sorted(outputs)
     wanted, got = (_values(g, names, feeds) for g in (graph, made))

@@ -93,6 +93,6 @@ def expose(graph: Graph, names: Sequence[str]) -> Graph:
     for name in names:
         tensor = tensors[name]
         if name not in own and isinstance(tensor, Variable):
-            tensor.dtype, tensor.shape = "float32", None
+            tensor.dtype, tensor.shape = None, None
             copy.outputs.append(tensor)
     return copy
