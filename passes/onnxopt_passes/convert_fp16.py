@@ -1,8 +1,9 @@
 """Store weights and activations in float16 where that is safe, and say why not elsewhere.
 
 1. A sweep over the samples tells how large each tensor gets; `analysis.half.choice` says which nodes stay in float32.
-2. The rounding is emulated in float32 on a few samples. Where an output falls below `sqnr`, the nodes that cost most
-   are found by measuring segments alone, and taken back (`analysis.half.search`).
+2. The rounding is emulated in float32 on a few samples. Where an output falls below `sqnr` and a dB more, for other
+   samples may fare worse, the nodes that cost most are found by measuring segments alone, and taken back
+   (`analysis.half.search`).
 3. Where the target takes them, scales of Q/DQ become numbers that float16 holds, tiny ones are raised
    (`analysis.half.scales`). From opset 19 on they turn with the rest; before, pairs and what reads them stay float32.
    So they do for ONNX Runtime, whose optimizer divides float biases by products of scales, in half if those are half.
@@ -32,6 +33,7 @@ from onnxopt.runtime.host import cores
 from onnxopt.runtime.ort import OrtSession
 
 JUDGED = 4  # samples; rounding errors average out over the many values of each
+HEADROOM = 1.0  # dB; by about so much samples differ
 HALF_SCALES = 19  # the opset from which Q/DQ take float16
 
 
@@ -121,7 +123,7 @@ class ConvertFp16(Pass):
             return half
         judge = Judge(graph, forms, context.get(Shapes), samples, cores())
         goal = judge.goal(self.sqnr)
-        found = repair(half, judge.noise, goal)
+        found = repair(half, judge.noise, judge.goal(self.sqnr + HEADROOM))
         for segment in found.taken:
             first, last = (label(graph.nodes[segment.nodes[i]]) for i in (0, -1))
             context.note(first if first == last else f"{first} to {last}", f"stays float32: {explain(segment)}")
