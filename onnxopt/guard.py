@@ -1,8 +1,12 @@
-"""Never hand back a slower model in silence: each stage is timed against the graph before it, and undone if slower."""
+"""Never hand back a slower model in silence: each stage is timed against the graph before it, and undone if slower.
+
+So is a stage whose result the target's runtime cannot load.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from onnxopt.errors import Unloadable
 from onnxopt.graph import Graph
 from onnxopt.manager import Observer, run_step
 from onnxopt.pass_api import Context
@@ -20,18 +24,18 @@ class Attempt:
     Attributes:
         graph: The graph to go on with.
         record: What happened.
-        made: What the stage made, whether it is gone on with or not.
+        made: What the stage made, whether it is gone on with or not; None if it cannot be loaded.
     """
 
     graph: Graph
     record: StageRecord
-    made: Graph
+    made: Graph | None
 
 
 def run_stage(
     stage: Stage, graph: Graph, context: Context, observers: Sequence[Observer], judge: Judge | None
 ) -> Attempt:
-    """Run one stage, and undo it if it made the model slower by more than the measured spread.
+    """Run one stage, and undo it if it made the model slower by more than the measured spread, or unloadable.
 
     Args:
         stage: What to run.
@@ -47,7 +51,12 @@ def run_stage(
         record.steps.append((step, records))
     if judge is None or not any(r.changed for r in record.passes):
         return Attempt(after, record, after)
-    timing = judge(graph, after)
+    try:
+        timing = judge(graph, after)
+    except Unloadable as error:
+        record.kept = False
+        record.reason = f"what it made cannot be run on {context.target.name} ({error}); undone"
+        return Attempt(graph, record, None)
     before, now = timing.latencies
     record.latency = {
         "before_ms": before.milliseconds.median,

@@ -91,7 +91,7 @@ def stages_alone(stages: Sequence[Stage], given: Graph, rounds: Sequence[Round],
     together = rounds[0].attempts[lossy[-1]]
     if rounds[0].lossy == lossy:
         found[ALL] = rounds[0].graph
-    elif together is not None and rounds[0].lossy == lossy[:-1]:
+    elif together is not None and together.made is not None and rounds[0].lossy == lossy[:-1]:
         found[ALL] = together.made
     if not any(graph is final.graph for graph in found.values()):
         found[HANDED_BACK] = final.graph

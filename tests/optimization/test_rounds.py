@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from onnxopt import OptimizationError, Pass, optimize, option
+from onnxopt.graph import Variable
 from onnxopt.guard import Attempt
 from onnxopt.optimization.rounds import ALL, HANDED_BACK, NOTHING, Round, faster_alone
 from onnxopt.report.record import PassRecord, StageRecord
@@ -155,3 +156,39 @@ def test_one_lossy_stage_has_nothing_to_be_compared_with(feeds):
     report = optimize(parse_graph(CONVS), "simplify,quantize{recover=off}", data=feeds, keep_anyway=True).report
     assert report.alone == []
     assert "stage alone" not in summary(report)
+
+
+class Foreign(Pass):
+    """Put an operator behind the model that no runtime knows."""
+
+    name = "foreign"
+    effect = "lossy"
+
+    def run(self, graph, context):
+        made = graph.outputs[0]
+        inner = Variable(graph.unique_name("inner"), np.float32)
+        graph.producer(made).outputs[0] = inner
+        graph.add_node("Unheard", [inner], outputs=[made], domain="com.example")
+        graph.set_opset("com.example", 1)
+        return True
+
+
+def test_a_stage_whose_result_cannot_be_loaded_is_undone(feeds):
+    result = optimize(parse_graph(CONVS), [Foreign(), "simplify"], data=feeds, verify="structure")
+    foreign, simplified = result.report.stages
+    assert not foreign.kept
+    assert foreign.reason.startswith("what it made cannot be run on ort")
+    assert "com.example:Unheard" in foreign.reason
+    assert foreign.reason.endswith("; undone")
+    assert simplified.kept
+    assert not list(result.graph.nodes_of("Unheard"))
+
+
+def test_what_cannot_be_loaded_stands_in_no_table(feeds):
+    report = optimize(parse_graph(CONVS), [Foreign(), "quantize{recover=off}"], data=feeds, verify="structure").report
+    assert "foreign" not in [row.stages for row in report.alone]
+
+
+def test_what_cannot_be_loaded_is_not_handed_back_even_if_asked_for(feeds):
+    with pytest.raises(OptimizationError, match="cannot load"):
+        optimize(parse_graph(CONVS), [Foreign()], data=feeds, verify="structure", keep_anyway=True)
