@@ -61,26 +61,23 @@ def figures(passes: str, samples: int, file: Path) -> dict[str, Any]:
     }
 
 
-def sqnr(graph: Graph, made: Graph, inputs: tuple[InputSpec, ...]) -> tuple[float, bool]:
-    """SQNR in dB of the worst tensor compared, and whether that is an inner one."""
+def sqnr(graph: Graph, made: Graph, inputs: tuple[InputSpec, ...], count: int = 1) -> tuple[float, bool]:
+    """SQNR in dB of the worst tensor compared, over some held-out samples, and whether that is an inner one."""
     found = infer_preprocess(graph.metadata, inputs) or guess_range(graph, inputs)
-    feeds = next(iter(synthetic(inputs, 1, HELD_OUT_SEED, found[0] if found else None))).feeds
+    samples = [s.feeds for s in synthetic(inputs, count, HELD_OUT_SEED, found[0] if found else None)]
     there = {t.name for n in made.nodes for t in n.outputs}
     names = [name for name in judged(graph, Shapes(*infer(graph))) if name in there]
     outputs = {t.name for t in graph.outputs}
     names = names or sorted(outputs)
-    wanted, got = (_values(g, names, feeds) for g in (graph, made))
-    worst = math.inf
-    for name in names:
-        if wanted[name].dtype.kind == "f":
-            sums = DistanceSums()
-            sums.update(wanted[name], got[name])
-            worst = min(worst, sums.result().sqnr_db)
+    sessions = [OrtSession(expose(g, names).to_proto(), optimized=False) for g in (graph, made)]
+    sums: dict[str, DistanceSums] = {}
+    for feeds in samples:
+        wanted, got = (session.run(feeds, names) for session in sessions)
+        for name in names:
+            if wanted[name].dtype.kind == "f":
+                sums.setdefault(name, DistanceSums()).update(wanted[name], got[name])
+    worst = min((total.result().sqnr_db for total in sums.values()), default=math.inf)
     return worst, not outputs.issuperset(names)
-
-
-def _values(graph: Graph, names: Sequence[str], feeds: Any) -> dict[str, Array]:
-    return OrtSession(expose(graph, names).to_proto(), optimized=False).run(feeds, names)
 
 
 def row(found: dict[str, Any]) -> tuple[str, ...]:
