@@ -13,7 +13,6 @@ Models run in a process of their own each and are given up after `--limit` secon
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from onnxopt.errors import OnnxoptError
 from onnxopt.evaluation.agreement import DistanceSums
 from onnxopt.evaluation.input_range import guess_range
 from onnxopt.evaluation.inputs import resolve_inputs
-from onnxopt.graph import Array
 from onnxopt.registry import load_target
 from onnxopt.report.explain import explain_model
 from onnxopt.runtime.ort import OrtSession
