@@ -51,7 +51,14 @@ def test_nan_is_not_hidden():
 
 def test_infinities():
     assert compare([([1.0], [math.inf])]).outputs["y"].sqnr_db == -math.inf
-    assert math.isnan(compare([([math.inf], [math.inf])]).outputs["y"].sqnr_db)
+    assert math.isnan(compare([([math.inf], [-math.inf])]).outputs["y"].cosine)
+    assert compare([([math.inf], [-math.inf])]).outputs["y"].max_error == math.inf
+
+
+def test_the_same_infinities_are_no_error():
+    masked = [1.0, -math.inf, 3.0]
+    assert compare([(masked, masked)]).outputs["y"].sqnr_db == math.inf
+    assert compare([([math.inf, 3.0, 4.0], [math.inf, 3.0, 4.5])]).outputs["y"].sqnr_db == pytest.approx(20)
 
 
 def test_other_shapes_are_counted_and_other_names_refused():
