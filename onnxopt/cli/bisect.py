@@ -111,9 +111,11 @@ def _function(check: str) -> "Callable[[Graph], bool]":
 def _sqnr(original: "Graph", samples: "Dataset", least: float | None) -> "Callable[[Graph], bool]":
     from onnxopt.errors import OptimizationError
     from onnxopt.evaluation.measure import quality
+    from onnxopt.runtime.adapter import naming_model
     from onnxopt.runtime.ort import OrtSession
 
-    reference = OrtSession(original.to_proto())
+    with naming_model(original.source):
+        reference = OrtSession(original.to_proto())
 
     def good(graph: "Graph") -> bool:
         try:

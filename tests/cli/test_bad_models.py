@@ -55,6 +55,7 @@ def test_an_operator_that_onnx_does_not_have_is_called_that(onnxopt, store, net_
         ("eval", "--data", TESTDATA / "patches" / "val.csv", "--preprocess", "imagenet", "--metric", "top1"),
         ("eval", CLASSIFIER, "--data", TESTDATA / "patches" / "val.csv", "--preprocess", "imagenet", "--reference"),
         ("compare", CLASSIFIER),
+        ("bisect", "--passes", "fold-constants", "--min-sqnr", "30"),
     ],
     ids=lambda words: words[0],
 )
