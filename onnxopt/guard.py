@@ -1,12 +1,12 @@
 """Never hand back a slower model in silence: each stage is timed against the graph before it, and undone if slower.
 
-So is a stage whose result the target's runtime cannot load.
+So is a stage whose result the target's runtime cannot run.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from onnxopt.errors import Unloadable
+from onnxopt.errors import OptimizationError
 from onnxopt.graph import Graph
 from onnxopt.manager import Observer, run_step
 from onnxopt.pass_api import Context
@@ -24,7 +24,7 @@ class Attempt:
     Attributes:
         graph: The graph to go on with.
         record: What happened.
-        made: What the stage made, whether it is gone on with or not; None if it cannot be loaded.
+        made: What the stage made, whether it is gone on with or not; None if it cannot be run.
     """
 
     graph: Graph
@@ -35,7 +35,7 @@ class Attempt:
 def run_stage(
     stage: Stage, graph: Graph, context: Context, observers: Sequence[Observer], judge: Judge | None
 ) -> Attempt:
-    """Run one stage, and undo it if it made the model slower by more than the measured spread, or unloadable.
+    """Run one stage, and undo it if it made the model slower by more than the measured spread, or one that cannot be run.
 
     Args:
         stage: What to run.
@@ -53,7 +53,7 @@ def run_stage(
         return Attempt(after, record, after)
     try:
         timing = judge(graph, after)
-    except Unloadable as error:
+    except OptimizationError as error:
         record.kept = False
         record.reason = f"what it made cannot be run on {context.target.name} ({error}); undone"
         return Attempt(graph, record, None)

@@ -73,7 +73,7 @@ class TensorStatistics:
         if not finite:
             raise UsageError(
                 f"tensor '{self.name}' holds NaN or infinite values; check the calibration data and their "
-                "preprocessing, or leave this tensor in float"
+                "preprocessing (`ignore` of calibrate and of insert-qdq leaves the nodes around a tensor float)"
             )
         self.images += images
         self.sum_of_minima += float(low.sum(dtype=np.float64)) * (images // rows)

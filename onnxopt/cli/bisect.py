@@ -56,7 +56,7 @@ def bisect(
     context = _context(target, inputs=inputs, fit=fit, holdout=holdout, synthetic=data is None)
     snapshots = _run(passes, graph, context)
     culprit = first_bad(snapshots, good)
-    _report(culprit, snapshots)
+    _report(model, culprit, snapshots)
 
 
 def _context(target: str, **surroundings: object) -> "Context":
@@ -119,8 +119,10 @@ def _sqnr(original: "Graph", samples: "Dataset", least: float | None) -> "Callab
 
     def good(graph: "Graph") -> bool:
         try:
-            worst = quality(reference, OrtSession(graph.to_proto()), samples, original.metadata)["worst_sqnr_db"]
-        except OptimizationError as error:  # it does not load, does not run, or gives NaN
+            worst = quality(reference, OrtSession(graph.to_proto()), samples, original.metadata, strict=False)[
+                "worst_sqnr_db"
+            ]
+        except OptimizationError as error:  # it does not load or does not run
             click.echo(str(error), err=True)
             return False
         return least is not None and bool(worst >= least)
@@ -128,13 +130,13 @@ def _sqnr(original: "Graph", samples: "Dataset", least: float | None) -> "Callab
     return good
 
 
-def _report(culprit: "Snapshot | None", snapshots: "list[Snapshot]") -> None:
+def _report(model: Path, culprit: "Snapshot | None", snapshots: "list[Snapshot]") -> None:
     from onnxopt.errors import UsageError
 
     if culprit is None:
         click.echo(f"all {len(snapshots)} graphs are good", err=True)
         return
     if not culprit.number:
-        raise UsageError("the model fails the check before any pass has run")
+        raise UsageError(f"{model}: fails the check before any pass has run")
     click.echo(f"the graph is good before and bad after change {culprit.number} of {len(snapshots) - 1}:", err=True)
     click.echo(culprit.after)

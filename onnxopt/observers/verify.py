@@ -76,7 +76,10 @@ class Verify(Watcher):
             wanted = self._outputs(model, feeds)
         except OptimizationError as error:
             return f"not compared: {error}"
-        got = self._outputs(serialised(after), feeds)
+        try:
+            got = self._outputs(serialised(after), feeds)
+        except OptimizationError as error:
+            raise OptimizationError(f"pass {step.name} left a model that does not run: {error}") from error
         if _all_equal(wanted, got):
             return "equal"
         if step.effect == "exact":

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from onnxopt.analysis.cost import Cost
+from onnxopt.errors import OptimizationError, Unloadable, UsageError
 from onnxopt.evaluation import measure
 from onnxopt.evaluation.agreement import worst_sqnr
 from onnxopt.evaluation.interval import drop_interval
@@ -43,7 +44,8 @@ def measure_outcome(
         strict: Refuse outputs that are not finite.
 
     Raises:
-        OptimizationError: Outputs are NaN or infinite where those of the original are not.
+        OptimizationError: Outputs are NaN or infinite where those of the original are not, or it cannot be run.
+        UsageError: The target cannot run the original either.
     """
     costs = measure.cost(graph, subject.target, subject.inputs)
     after = report.after = measure.figures(graph, costs, size)
@@ -51,7 +53,7 @@ def measure_outcome(
         report.before.score, after.score = report.budget["before"], report.budget["after"]
     if subject.runtime is None:
         return
-    sessions = (subject.open(subject.runtime), subject.runtime.open(graph.to_proto()))
+    sessions = (subject.open(subject.runtime), _opened(subject, graph, subject.runtime))
     report.quality = measure.quality(
         *sessions, samples.holdout.take(JUDGED_SAMPLES), subject.graph.metadata, strict=strict
     )
@@ -71,6 +73,26 @@ def measure_outcome(
         timing = time_stage(subject.runtime, subject.graph, graph, samples, seconds=SECONDS)
         _note_latency(timing, report)
     _note_fusion(subject, graph, report, costs, subject.runtime)
+
+
+def _opened(subject: Subject, graph: Graph, runtime: Runtime) -> Session:
+    """What came out, on the target.
+
+    Raises:
+        UsageError: The target does not take it, nor what came in.
+        OptimizationError: It took what came in.
+    """
+    try:
+        return runtime.open(graph.to_proto())
+    except Unloadable as error:
+        if subject.only_after:
+            raise UsageError(
+                f"{subject.graph.source}: {error}; no pass made it run on {subject.target.name}"
+            ) from error
+        raise OptimizationError(
+            f"what the passes made cannot be run on {subject.target.name} ({error}); nothing is written (without "
+            "--keep-anyway the stage at fault is undone)"
+        ) from error
 
 
 def _not_as_written(subject: Subject, graph: Graph, sessions: tuple[Session, Session], samples: Samples) -> str:

@@ -348,7 +348,7 @@ class Optimization:
         )
         outcomes = gates.judge_gates(self.gates, found)
         report.gates = [outcome.to_dict() for outcome in outcomes]
-        gates.refuse_missed(outcomes, report, [f"{s.text} was {s.reason}" for s in report.stages if not s.kept])
+        gates.refuse_missed(outcomes, report, [f"{s.text}: {s.reason}" for s in report.stages if not s.kept])
 
     def _context(self) -> Context:
         """A context that knows of no pass. Of models that are merely large passes run what parts they can."""

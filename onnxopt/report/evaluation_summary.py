@@ -1,5 +1,6 @@
 """An evaluation for people: the table at the end of `eval`, and the page of its `--report FILE.html`."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -96,7 +97,9 @@ def _compared(report: Evaluation) -> Iterator[tuple[str, str, str]]:
         yield "detections agreeing", f"{found.detections:.1%}", "F1 of what both models are sure of"
     if found.texts is not None:
         yield "texts agreeing", f"{found.texts:.1%}", "read letter by letter as the float model does"
-    if found.worst_sqnr_db is not None:
+    if found.worst_sqnr_db is not None and math.isnan(found.worst_sqnr_db):
+        yield "SQNR", "none", f"'{found.worst_part}' is NaN or infinite in one of the models"
+    elif found.worst_sqnr_db is not None:
         yield "SQNR", f"{found.worst_sqnr_db:.1f} dB", f"of the part that suffers most, '{found.worst_part}'"
 
 

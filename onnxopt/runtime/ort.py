@@ -6,6 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import onnx
 import onnxruntime
@@ -104,11 +105,11 @@ class OrtSession:
 def first_line(error: Exception) -> str:
     """ORT's message without its code, the place in its source, and its stack; the node first, if it names one."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
-    text = re.sub(r"^/onnxruntime_src/\S+ .*\) ", "", text)  # "file:line signature(…) "
+    text = re.sub(r"/onnxruntime_src/\S+:\d+ [^\n]*?\) ", "", text)  # "file:line signature(…) "
     text = re.sub(r"^Load model from .* failed:(?=This is an invalid model)", "", text)
     line = text.split("\n", 1)[0]
     found = _INVALID.fullmatch(line)
-    return (f"{found['op']} '{found['node']}': {_reason(found)}" if found else line)[:400]
+    return shorten(f"{found['op']} '{found['node']}': {_reason(found)}" if found else line, 400, placeholder=" …")
 
 
 def _reason(invalid: re.Match[str]) -> str:

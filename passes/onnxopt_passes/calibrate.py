@@ -72,6 +72,8 @@ class Calibrate(Pass):
         names = list(placement.tensors)
         table = open_table(graph, names, context)
         read = len(names) - len(table.missing(names))
+        if self.method is not None and names and read == len(names):
+            context.note(graph.source, f"method={self.method} has no effect: the calibration table has all ranges")
         known = _given(graph, table, context)
         kept = sum(name in known for name in names)
         choose = self.method is None and _can_choose(graph, context, placement, table)

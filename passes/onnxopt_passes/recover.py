@@ -108,7 +108,7 @@ class _Run:
         best = before
         tried = {"before": best.sqnr_db}
         kept: tuple[str, ...] = ()
-        for step in steps:
+        for step in steps if before.sqnr_db < math.inf else ():
             found = self.refitted((*kept, step))
             reached = self.closeness(found)
             tried[step] = reached.sqnr_db

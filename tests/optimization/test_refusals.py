@@ -80,7 +80,7 @@ def test_a_slower_recipe_is_refused_with_the_reason(tmp_path):
     assert result.exit_code == 3, result.output
     assert "speedup>=1.2 is missed" in result.stderr
     assert "at least 1.20 x is wanted" in result.stderr
-    assert "lonely was slower on ort" in result.stderr
+    assert "lonely: slower on ort" in result.stderr
     assert left == []
 
 

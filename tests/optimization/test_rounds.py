@@ -192,3 +192,27 @@ def test_what_cannot_be_loaded_stands_in_no_table(feeds):
 def test_what_cannot_be_loaded_is_not_handed_back_even_if_asked_for(feeds):
     with pytest.raises(OptimizationError, match="cannot load"):
         optimize(parse_graph(CONVS), [Foreign()], data=feeds, verify="structure", keep_anyway=True)
+
+
+class Narrow(Pass):
+    """Cut a weight, but not what it is multiplied with."""
+
+    name = "narrow"
+    effect = "lossy"
+
+    def run(self, graph, context):
+        weight = graph.own_constant(graph.nodes[2], 1)
+        weight.values = weight.values[:, :9]
+        return True
+
+
+def test_a_stage_whose_result_loads_and_does_not_run_is_undone(feeds):
+    passes = [Narrow(), "simplify"]
+    narrow, simplified = optimize(parse_graph(CONVS), passes, data=feeds, verify="off").report.stages
+    assert (narrow.kept, simplified.kept) == (False, True)
+    assert narrow.reason.startswith("what it made cannot be run on ort")
+
+
+def test_a_pass_that_breaks_a_model_is_named_by_its_checks(feeds):
+    with pytest.raises(OptimizationError, match="pass foreign left a model that does not run: ONNX Runtime cannot"):
+        optimize(parse_graph(CONVS), [Foreign()], data=feeds, verify="outputs")
