@@ -35,7 +35,7 @@ class Attempt:
 def run_stage(
     stage: Stage, graph: Graph, context: Context, observers: Sequence[Observer], judge: Judge | None
 ) -> Attempt:
-    """Run one stage, and undo it if it made the model slower by more than the measured spread, or one that cannot be run.
+    """Run one stage, and undo it if the model is slower by more than the measured spread, or cannot be run any more.
 
     Args:
         stage: What to run.
