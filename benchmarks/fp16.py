@@ -3,7 +3,7 @@
 Claim: each loads and runs, and its outputs keep 50 dB to the float model's, or the pass says why they do not; each node
 that stays in float32 has a reason.
 
-Each model is converted on a few made-up samples. The figures: bytes of weights over those of the float model, nodes
+Each model is converted on a few made-up samples. The figures: bytes over those of the float model, nodes
 that have float32 inputs still, SQNR of the worst output over four other samples, in ONNX Runtime with all optimizations
 off (behind a TopK or the like: of what goes into the choice, marked *), and the reasons with the number of nodes each.
 
@@ -27,7 +27,7 @@ from onnxopt.evaluation.inputs import resolve_inputs
 PASS = "convert-fp16"
 BAR = 50.0  # dB
 HELD_OUT = 4  # samples; from one to the next SQNR differs by 10 dB and more
-HEADER = ("model", "weights", "islands", "SQNR, dB", "held", "why float32 is left")
+HEADER = ("model", "bytes", "islands", "SQNR, dB", "held", "why float32 is left")
 
 
 def figures(target: str, samples: int, file: Path) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def figures(target: str, samples: int, file: Path) -> dict[str, Any]:
     reasons = Counter(re.sub(r"'[^']*'|\b\d[\d.e+-]*", "…", reason) for r in records for _, reason in r.notes)
     return {
         "model": file.stem,
-        "bytes": result.graph.nbytes() / graph.nbytes(),
+        "bytes": result.graph.to_proto().ByteSize() / graph.to_proto().ByteSize(),
         "reasons": dict(reasons.most_common()),
         "sqnr_db": worst,
         "before_a_choice": inner,

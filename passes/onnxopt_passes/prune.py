@@ -31,6 +31,7 @@ from onnxopt.placement.retarget import is_pair
 
 KEY = "onnxopt.prune"
 WIDEST_BLOCK = 16  # a multiple of what any CPU kernel likes, for a target that does not say
+ENOUGH = 0.8  # of the share asked for; where less goes, the report says so
 BUDGETS = ("ratio", "macs", "params", "size", "latency")
 
 
@@ -102,6 +103,8 @@ class Prune(Pass):
         groups = self._in_scope(found, context)
         if not found.groups and any(is_pair(n) for n in graph.walk()):
             context.note(graph.source, "its weights are 8-bit codes, which are not pruned; run strip-qdq before")
+        elif not found.groups and _given_weights(graph):
+            context.note(graph.source, "its weights are inputs, too, which a caller may set; export them as constants")
         elif not found.groups:
             context.note(graph.source, "has no Conv, Gemm or MatMul with channels to remove")
         limit = LatencyBudget.parse(str(self.latency)) if self.latency is not None else None
@@ -159,9 +162,14 @@ class Prune(Pass):
         return chosen
 
     def _explain(self, groups: Sequence[Group], choice: Choice, align: int, context: Context) -> None:
-        """Note why a group that might have been cut was not."""
+        """Note why a group that might have been cut was not, or much less than asked for."""
         for group in groups:
             if group.name in choice:
+                share = 1 - len(choice[group.name]) / group.size
+                if self.ratio and share < ENOUGH * self.ratio:
+                    block = group.step(align) * group.channels // group.size
+                    asked = f"{share:.0%} of its {group.channels} channels go, not {self.ratio:.0%}"
+                    context.note(group.name, f"{asked}: they stay in blocks of {block}")
                 continue
             if len(allowed_counts(group, align)) == 1:
                 block = group.step(align) * group.channels // group.size
@@ -179,6 +187,12 @@ def _asks_nothing(budget: tuple[str, float] | None, limit: LatencyBudget | None)
     return budget is not None and budget[1] == (0 if budget[0] == "ratio" else 1)
 
 
+def _given_weights(graph: Graph) -> bool:
+    """Whether layers read weights that are inputs with a default."""
+    layers = graph.nodes_of("Conv", "ConvTranspose", "Gemm", "MatMul")
+    return any(t.name in graph.overridable for node in layers for t in node.inputs[1:])
+
+
 def _places(text: str, size: int) -> list[int]:
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=size)
     return [int(i) for i in np.flatnonzero(bits)]
@@ -189,7 +203,8 @@ def _cut(
 ) -> None:
     """Cut the graph, and say what was done."""
     compensate = bool(context.record.options["compensation"])
-    context.record.details["provenance"] = provenance(found.relations, found.kept(choice))
+    told = context.record.details["provenance"] = provenance(found.relations, found.kept(choice))
+    given = [(node, [t.name for t in node.inputs]) for node in graph.nodes]
     turned: set[str] = set()
     if study is None:
         cut(graph, found.relations, found.kept(choice))
@@ -201,6 +216,12 @@ def _cut(
             context.count("layers refitted", outcome.refitted)
         elif compensate:
             context.note(graph.source, "the refit was taken back: it did not help on held-out samples")
+    context.record.details["renamed"] = {
+        new.name: old
+        for node, names in given
+        for new, old in zip(node.inputs, names, strict=False)
+        if new.name != old and old in told
+    }
     _record(graph, groups, choice, turned, context, study=study is not None and compensate)
 
 

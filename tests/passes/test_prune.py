@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from onnx.helper import make_tensor_value_info
 
 from onnxopt import Context, Graph, UsageError
 from onnxopt.analysis.cost import Cost
@@ -346,3 +347,59 @@ def test_normalized_width_lets_a_normalization_lose_channels(with_data):
     if not with_data:
         reference = Prune(**options).reference(before, graph)
         np.testing.assert_allclose(outputs_of(graph, feeds)["y"], outputs_of(reference, feeds)["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize("compensation", [True, False])
+def test_each_criterion_ranks_by_itself(compensation):
+    kept = []
+    for criterion in ("l2", "activation", "reconstruction"):
+        graph = parse_graph(CHAIN)
+        record = prune(graph, data_context(graph), ratio=0.5, align=1, criterion=criterion, compensation=compensation)
+        assert ("layers refitted" in record.counts) <= compensation
+        kept.append([group["kept"] for group in record.details["groups"]])
+    assert kept[0] != kept[1] != kept[2] != kept[0]
+
+
+def test_energy_decides_which_channels_stay():
+    """Of two equal halves of the weights those stay that read a channel of x that is ever anything but 0."""
+    text = """(float[1,2,4,4] x) => (float[1,2,4,4] y) <float[8,2,1,1] w1, float[2,8,1,1] w2> {
+        a = Conv (x, w1)  b = Relu (a)  y = Conv (b, w2) }"""
+    graph = parse_graph(text)
+    weights = np.zeros((8, 2, 1, 1), np.float32)
+    weights[:4, 1], weights[4:, 0] = 2.0, 1.0
+    graph.own_constant(graph.nodes[0], 1).values = weights
+    graph.own_constant(graph.nodes[2], 1).values = np.ones((2, 8, 1, 1), np.float32)
+    inputs = (InputSpec("x", (1, 2, 4, 4), np.dtype(np.float32)),)
+    generator = np.random.default_rng(0)
+    feeds = [{"x": np.stack([generator.random((4, 4)), np.zeros((4, 4))])[None].astype(np.float32)} for _ in range(6)]
+    fit, holdout = open_dataset(feeds, inputs, role="calibration").split_holdout()
+    context = Context(plain_context().target, inputs=inputs, fit=fit, holdout=holdout)
+    record = prune(graph, context, ratio=0.5, align=1, criterion="activation", compensation=False)
+    assert record.details["groups"][0]["kept"] == [4, 5, 6, 7]
+
+
+def test_a_ratio_that_blocks_keep_from_going_says_so():
+    record = prune(parse_graph(CHAIN), ratio=0.99, align=16)
+    assert [why for _, why in record.notes if "not 99%" in why] == [
+        "50% of its 32 channels go, not 99%: they stay in blocks of 16",
+        "33% of its 24 channels go, not 99%: they stay in blocks of 16",
+    ]
+
+
+def test_copies_of_weights_are_named():
+    shared = """(float[1,8,4,4] x) => (float[1,2,4,4] y) <float[8,8,1,1] w, float[2,8,1,1] v> {
+        a = Conv (x, w)  b = Relu (a)  c = Conv (b, w)  d = Relu (c)  y = Conv (d, v) }"""
+    graph = parse_graph(shared)
+    record = prune(graph, ratio=0.5, align=1)
+    told, renamed = record.details["provenance"], record.details["renamed"]
+    for constant in graph.initializers():
+        name = renamed.get(constant.name, constant.name)
+        assert name in told, (name, told, renamed)
+
+
+def test_weights_that_are_inputs_say_so():
+    model = parse_graph(CHAIN).to_proto()
+    model.graph.input.extend(make_tensor_value_info(w.name, w.data_type, w.dims) for w in model.graph.initializer)
+    record = prune(Graph.from_proto(model), ratio=0.5)
+    assert not record.changed
+    assert any("its weights are inputs, too" in why for _, why in record.notes)

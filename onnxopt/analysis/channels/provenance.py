@@ -12,7 +12,7 @@ def provenance(relations: Trace, kept: Kept) -> Provenance:
     """Old indices in their new order: tensor name to axis to list, for every axis that lost any.
 
     Weights are named as in the original graph, activations too; axes are written as text, as JSON wants it. Of a
-    weight that several nodes read and that became several, the first is told.
+    weight that several nodes read and that became several, the first is told. Copies have other names in the cut graph.
     """
     found: Provenance = {}
     for site in relations.sites:

@@ -32,6 +32,7 @@ from onnxopt.model_io import PROTOBUF_LIMIT
 from onnxopt.pass_api import Context
 from onnxopt.runtime.adapter import Runtime, load_runtime
 
+UNITS = {"macs": "MACs", "params": "parameters", "size": "bytes of weights"}
 TOLERATED = 0.01  # damage that outputs bear where no budget is given: 20 dB of SQNR, or 0.01 nat of divergence
 LEAST = 0.3  # of the MACs that remain where no budget is given
 HALVINGS = 6
@@ -55,6 +56,11 @@ class Ways:
     criterion: str
     compensate: bool
     cannot_measure: str
+
+    @property
+    def ranks(self) -> bool:
+        """Whether ranking takes samples."""
+        return self.criterion in RANKING
 
 
 class Chooser:
@@ -95,7 +101,7 @@ class Chooser:
         orders = self._orders()
         blind = bool(self._ways.cannot_measure) or self._context.synthetic
         even = (budget is not None and budget[0] == "ratio") or ((budget or limit) is not None and blind)
-        if not even or self._ways.compensate or self._ways.criterion in RANKING:
+        if not even or self._ways.compensate or self._ways.ranks:
             found = self._measured(orders, () if even else REMOVED)
             orders = {name: s.order for name, s in found.items()}
         # Where to cut is settled as the resolved recipe, which has a budget, will settle it.
@@ -107,10 +113,10 @@ class Chooser:
             self._context.record.details["sizes"] = {g.name: g.size for g in self._groups}
         counts_at = partial(self._counts, align, spent_on)
         if limit is not None:
-            budget = ("macs", self._share_in_time(limit, lambda share: counts_at(("macs", share))))
+            budget = ("macs", self._share_in_time(limit, lambda share: counts_at(("macs", share)), align))
         counts = counts_at(budget) if budget is not None else self._bearable(align, spent_on, damage, orders)
         if budget is not None and limit is None:
-            self._tell(counts, *budget)
+            self._tell(counts, *budget, align)
         return self._places(counts, orders)
 
     def _places(self, counts: Mapping[str, int], orders: Mapping[str, IntArray]) -> Choice:
@@ -129,18 +135,22 @@ class Chooser:
             raise UsageError("prune: latency is measured on samples, and there are none; give macs")
         return runtime, samples
 
-    def _share_in_time(self, limit: LatencyBudget, counts_at: Callable[[float], Mapping[str, int]]) -> float:
+    def _share_in_time(
+        self, limit: LatencyBudget, counts_at: Callable[[float], Mapping[str, int]], align: int
+    ) -> float:
         """The share of the MACs at which the target is fast enough; it stands in the resolved recipe."""
         context, (runtime, samples) = self._context, self._clock()
         any_order = {g.name: np.arange(g.size) for g in self._groups}
 
-        def cut_to(share: float) -> Graph:
-            trial = self._graph.copy()
-            cut(trial, self._found.relations, self._found.kept(self._places(counts_at(share), any_order)))
-            return trial
+        def cut_to(share: float) -> tuple[Graph, float]:
+            trial, counts = self._graph.copy(), counts_at(share)
+            cut(trial, self._found.relations, self._found.kept(self._places(counts, any_order)))
+            return trial, self._left(counts, "macs")
 
         feeds = next(iter(samples.take(1))).feeds
         share, measured = most_that_may_stay(limit, self._graph, cut_to, runtime, feeds)
+        if share is None:
+            raise UsageError(f"prune cannot reach {limit}: {measured[-1]}{_finer(align)}")
         context.resolve(latency=None, macs=share)
         context.record.details["latency"] = measured
         return share
@@ -164,6 +174,7 @@ class Chooser:
             "analysis": type(self._found).__name__,
             "groups": [g.name for g in self._groups],
             "compensate": self._ways.compensate,
+            "rank": self._ways.ranks,
         }
 
     def _open(self) -> Study:
@@ -178,7 +189,14 @@ class Chooser:
             names = [g.name for g in self._groups]
             self.study = self._studies.study(
                 self._about,
-                lambda: Study(self._graph, type(self._found).of, samples, names, compensate=self._ways.compensate),
+                lambda: Study(
+                    self._graph,
+                    type(self._found).of,
+                    samples,
+                    names,
+                    compensate=self._ways.compensate,
+                    rank=self._ways.ranks,
+                ),
             )
         return self.study
 
@@ -228,15 +246,23 @@ class Chooser:
             self._open().apply(trial, choice)
         return judge.drop(trial) <= SPENT * judge.allowed
 
-    def _tell(self, counts: Mapping[str, int], kind: str, share: float) -> None:
-        """Note that a budget cannot be met."""
-        if kind == "ratio":
-            return
+    def _left(self, counts: Mapping[str, int], kind: str) -> float:
+        """The share of something that remains at these counts."""
         costs = self._costs(kind)
         left = np.asarray([[counts[g.name] / g.size for g in self._groups]])
-        reached = float(costs.of(left)[0]) / costs.total
+        return float(costs.of(left)[0]) / costs.total
+
+    def _tell(self, counts: Mapping[str, int], kind: str, share: float, align: int) -> None:
+        """Note that a budget cannot be met."""
+        reached = self._left(counts, kind) if kind != "ratio" else 0.0
         if reached > share:
-            self._context.note(self._graph.source, f"the least that can remain is {reached:.3f}, not {share:g}")
+            least = f"the least that can remain is {reached:.3f} of the {UNITS[kind]}, not {share:g}{_finer(align)}"
+            self._context.note(self._graph.source, least)
+
+
+def _finer(align: int) -> str:
+    """What else there is to try where no more can go."""
+    return f", in blocks of {align}; align=1 cuts finer" if align > 1 else ""
 
 
 def _evenly(group: Group) -> Curve:

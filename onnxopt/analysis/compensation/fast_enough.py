@@ -14,7 +14,6 @@ from onnxopt.graph import Graph
 from onnxopt.runtime.adapter import Feeds, Runtime, prepared
 from onnxopt.runtime.latency import Latency, compare
 
-LEAST = 0.1  # of the MACs; what is slower than asked for at that is refused
 HALVINGS = 6
 ROUNDS, SECONDS = 40, 6.0  # of each measurement
 _TEXT = re.compile(r"(?P<value>\d+(\.\d+)?|\.\d+)\s*(?P<unit>ms)?")
@@ -41,7 +40,7 @@ class LatencyBudget:
         """
         found = _TEXT.fullmatch(text.strip())
         if found is None or float(found["value"]) <= 0 or (found["unit"] is None and float(found["value"]) > 1):
-            raise UsageError(f"latency must be milliseconds like 4.2ms or a share like 0.8, got '{text}'")
+            raise UsageError(f"prune: latency must be milliseconds like 4.2ms or a share like 0.8, got '{text}'")
         return cls(float(found["value"]), found["unit"] is not None)
 
     def met_by(self, latency: Latency) -> bool:
@@ -55,45 +54,45 @@ class LatencyBudget:
 
 
 def most_that_may_stay(
-    budget: LatencyBudget, original: Graph, cut_to: Callable[[float], Graph], runtime: Runtime, feeds: Feeds
-) -> tuple[float, list[str]]:
+    budget: LatencyBudget,
+    original: Graph,
+    cut_to: Callable[[float], tuple[Graph, float]],
+    runtime: Runtime,
+    feeds: Feeds,
+) -> tuple[float | None, list[str]]:
     """Find the largest share of the MACs at which a model is fast enough.
 
     Args:
         budget: The latency to keep to.
         original: The model.
-        cut_to: The model cut to a share of its MACs. Weights do not matter, so they need not be refitted.
+        cut_to: The model cut to a share of its MACs or to the least that can remain, and the share that did remain.
+            Weights do not matter, so they need not be refitted.
         runtime: The target's.
         feeds: What to run both on.
 
     Returns:
-        The share, and what was measured, in words.
-
-    Raises:
-        UsageError: Even `LEAST` of the MACs take longer.
+        The share, None where even the least takes longer, and what was measured, in words.
     """
     first = prepared(runtime.open(original.to_proto()), feeds)
     measured: list[str] = []
 
     def fast_enough(share: float) -> bool:
-        second = prepared(runtime.open(cut_to(share).to_proto()), feeds)
-        timed = compare({"original": first, f"{share:.3f} of the MACs": second}, rounds=ROUNDS, seconds=SECONDS)
+        graph, left = cut_to(share)
+        second = prepared(runtime.open(graph.to_proto()), feeds)
+        timed = compare({"original": first, f"{left:.3f} of the MACs": second}, rounds=ROUNDS, seconds=SECONDS)
         measured.append(str(timed.latencies[1]))
         return budget.met_by(timed.latencies[1])
 
-    share = largest(fast_enough)
-    if share is None:
-        raise UsageError(f"prune cannot reach {budget}: {measured[-1]}")
-    return share, measured
+    return largest(fast_enough), measured
 
 
 def largest(fast_enough: Callable[[float], bool]) -> float | None:
-    """The largest share from `LEAST` to 1 that is fast enough, by halving; None where there is none."""
+    """The largest share that is fast enough, by halving; None where there is none."""
     if fast_enough(1.0):
         return 1.0
-    if not fast_enough(LEAST):
+    if not fast_enough(0.0):
         return None
-    low, high = LEAST, 1.0
+    low, high = 0.0, 1.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if fast_enough(middle) else (low, middle)

@@ -56,10 +56,11 @@ class Lab:
     Attributes:
         graph: The model; weights are changed for a trial and put back.
         found: Its groups.
-        readers: What reads free channels, in order of execution; empty where nothing is to be refitted.
+        readers: What reads free channels, in order of execution; empty where nothing is to be ranked or refitted.
         fit: Samples to fit on.
         held_out: Samples to judge on, and views of them.
         pictures: These samples without the views.
+        refits: Whether readers make up for what they lose; else they only rank.
     """
 
     graph: Graph
@@ -68,6 +69,7 @@ class Lab:
     fit: Sequence[Feeds]
     held_out: Sequence[Feeds]
     pictures: Sequence[Feeds]
+    refits: bool = True
 
     def of_group(self, group: Group) -> list[Reader]:
         """The readers of a group's channels."""
@@ -179,6 +181,7 @@ class _Judge:
     ) -> dict[int, float]:
         """Damage at some counts."""
         graph = self._lab.graph
+        readers = readers if self._lab.refits else ()
         blind = self._lab.is_blind(group, readers)
         if readers:
             self._walk.before(readers[0].node(graph))

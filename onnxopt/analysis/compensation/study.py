@@ -76,6 +76,7 @@ class Study:
         samples: What to fit and judge on.
         scope: Names of the groups that may be cut.
         compensate: Whether layers make up for what they lose.
+        rank: Whether channels are ranked on samples even so.
 
     Attributes:
         found: Groups of the copy: those of the model, by the same names.
@@ -90,6 +91,7 @@ class Study:
         scope: Sequence[str],
         *,
         compensate: bool = True,
+        rank: bool = False,
     ) -> None:
         self._graph = graph.copy()
         self._graph.sort()
@@ -98,7 +100,7 @@ class Study:
         self.found = analyse(self._graph)
         self.groups = [g for g in self.found.free if g.name in scope]
         self._compensate = compensate
-        readers = find_readers(self._graph, self.found, self.groups) if compensate else []
+        readers = find_readers(self._graph, self.found, self.groups) if compensate or rank else []
         self._lab = self._open(samples, readers)
         for reader in readers:
             reader.own(self._graph)
@@ -113,7 +115,8 @@ class Study:
         fit = _views(samples.fit.take(numbers.pictures), numbers.views)
         judged = samples.held_out.take(numbers.judged)
         held_out = _views(judged, numbers.judged_views)
-        return Lab(self._graph, self.found, readers, fit, held_out, [sample.feeds for sample in judged])
+        pictures = [sample.feeds for sample in judged]
+        return Lab(self._graph, self.found, readers, fit, held_out, pictures, self._compensate)
 
     def _turn_streams(self) -> None:
         names = {g.name for g in self.groups}
