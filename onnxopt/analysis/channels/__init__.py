@@ -8,7 +8,7 @@
 * `groups`: what can be removed, what goes with it, what is fixed and why; `listing`: that in words;
 * `cutting`: remove channels, from constants as `weights` finds them; `masking`: mask them instead;
   `provenance`: which are left in each tensor;
-* `scoring`, `selection`: which ones.
+* `scoring`, `selection`: which ones; `known`: those that are the same for every input.
 """
 
 from onnxopt.analysis.channels.cutting import cut

@@ -5,7 +5,8 @@
 * `reading`, `moments`, `walking`, `abreast`, `views`: what layers see;
 * `elimination`, `streams`: which channels go; `sensitivity`, `damage`: what that costs in accuracy;
 * `costs`, `allocation`, `fast_enough`: how many of each group, for a budget;
-* `fitting`, `refitting`, `sharpening`: new weights.
+* `fitting`, `refitting`, `sharpening`: new weights;
+* `redundancy`: channels that go at no loss, for the pass `eliminate-channels`.
 """
 
 from onnxopt.analysis.compensation.allocation import allocate
