@@ -74,7 +74,8 @@ def sqnr(graph: Graph, made: Graph, inputs: tuple[InputSpec, ...], count: int = 
         for name in names:
             if wanted[name].dtype.kind == "f":
                 sums.setdefault(name, DistanceSums()).update(wanted[name], got[name])
-    worst = min((total.result().sqnr_db for total in sums.values()), default=math.inf)
+    found_db = [total.result().sqnr_db for total in sums.values()]
+    worst = min((-math.inf if math.isnan(db) else db for db in found_db), default=math.inf)
     return worst, not outputs.issuperset(names)
 
 

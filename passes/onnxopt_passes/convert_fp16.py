@@ -222,7 +222,8 @@ def _prove(
         raise OptimizationError(f"convert-fp16 made a model that does not run: {error}") from error
     details = context.record.details
     worst = min((found[name] for name in details["judged"] if name in found), default=math.inf)
-    if worst < sqnr <= (details["emulated_sqnr_db"] or math.inf):
+    emulated = math.inf if details["emulated_sqnr_db"] is None else details["emulated_sqnr_db"]
+    if worst < sqnr <= emulated:
         context.note(
             after.source,
             f"outputs keep {worst:.1f} dB, less than the {sqnr:.3g} asked for: ONNX Runtime rounds more often, or "

@@ -12,7 +12,6 @@ from onnxopt.analysis.channels.selection import allowed_counts
 from onnxopt.analysis.compensation.redundancy import Leaving, find_redundant, fold, give_biases
 from onnxopt.placement.retarget import is_pair
 
-MOST_ROUNDS = 8
 WIDEST_BLOCK = 16  # a multiple of what any CPU kernel likes, for a target that does not say
 
 
@@ -43,20 +42,20 @@ class EliminateChannels(Pass):
             return False
         align = self.align or context.target.alignment or WIDEST_BLOCK
         context.resolve(align=align)
-        rounds = 0
-        while rounds < MOST_ROUNDS and self._once(graph, context, align):
-            rounds += 1
-        return rounds > 0
+        changed = False
+        while self._once(graph, context, align):
+            changed = True
+        return changed
 
     def _once(self, graph: Graph, context: Context, align: int) -> bool:
         graph.sort()
         found = ChannelGroups.of(graph)
         chosen = self._chosen(graph, found, align)
+        if not chosen:
+            return False
         if give_biases(graph, found, chosen):
             found = ChannelGroups.of(graph)
             chosen = self._chosen(graph, found, align)
-        if not chosen:
-            return False
         fold(graph, found, chosen)
         kept = {e.group.name: sorted({*range(e.group.size)} - {*gone}) for e, gone in chosen}
         cut(graph, found.relations, found.kept(kept))

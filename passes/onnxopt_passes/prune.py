@@ -22,7 +22,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from onnxopt import Context, Graph, Pass, UsageError, option
-from onnxopt.analysis.channels import ChannelGroups, Group, Policy, cut, masked, provenance
+from onnxopt.analysis.channels import ChannelGroups, Group, Policy, cut, cut_weights, masked, provenance
 from onnxopt.analysis.channels.selection import allowed_counts
 from onnxopt.analysis.compensation import Choice, Chooser, LatencyBudget, Study, Ways
 from onnxopt.analysis.compensation.study import RANKING
@@ -203,7 +203,7 @@ def _cut(
 ) -> None:
     """Cut the graph, and say what was done."""
     compensate = bool(context.record.options["compensation"])
-    told = context.record.details["provenance"] = provenance(found.relations, found.kept(choice))
+    context.record.details["provenance"] = provenance(found.relations, found.kept(choice))
     given = [(node, [t.name for t in node.inputs]) for node in graph.nodes]
     turned: set[str] = set()
     if study is None:
@@ -216,12 +216,7 @@ def _cut(
             context.count("layers refitted", outcome.refitted)
         elif compensate:
             context.note(graph.source, "the refit was taken back: it did not help on held-out samples")
-    context.record.details["renamed"] = {
-        new.name: old
-        for node, names in given
-        for new, old in zip(node.inputs, names, strict=False)
-        if new.name != old and old in told
-    }
+    context.record.details["weights"] = cut_weights(found.relations, found.kept(choice), given)
     _record(graph, groups, choice, turned, context, study=study is not None and compensate)
 
 

@@ -16,7 +16,7 @@ from onnxopt.analysis.channels.facts import Policy
 from onnxopt.analysis.channels.groups import ChannelGroups, Group, Member, groups_under
 from onnxopt.analysis.channels.listing import groups_facts, groups_text
 from onnxopt.analysis.channels.masking import masked
-from onnxopt.analysis.channels.provenance import provenance
+from onnxopt.analysis.channels.provenance import cut_weights, provenance
 from onnxopt.analysis.channels.table import RULES
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Member",
     "Policy",
     "cut",
+    "cut_weights",
     "groups_facts",
     "groups_text",
     "groups_under",

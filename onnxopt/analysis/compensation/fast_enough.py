@@ -83,16 +83,16 @@ def most_that_may_stay(
         measured.append(str(timed.latencies[1]))
         return budget.met_by(timed.latencies[1])
 
-    return largest(fast_enough), measured
+    return largest(fast_enough, cut_to(0.0)[1]), measured
 
 
-def largest(fast_enough: Callable[[float], bool]) -> float | None:
-    """The largest share that is fast enough, by halving; None where there is none."""
+def largest(fast_enough: Callable[[float], bool], least: float = 0.0) -> float | None:
+    """The largest share from `least` on that is fast enough, by halving; None where there is none."""
     if fast_enough(1.0):
         return 1.0
-    if not fast_enough(0.0):
+    if not fast_enough(least):
         return None
-    low, high = 0.0, 1.0
+    low, high = least, 1.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if fast_enough(middle) else (low, middle)

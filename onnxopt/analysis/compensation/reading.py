@@ -77,7 +77,7 @@ class Reader:
             return None
         value = graph.constant(node.inputs[2])
         shape = self.patches.shape[:2]
-        if value is None or value.size != shape[0] * shape[1]:
+        if value is None or value.size != shape[0] * shape[1] or value.shape[-1:] != (value.size,):
             return None
         return np.asarray(value, np.float64).reshape(shape)
 

@@ -4,9 +4,11 @@
 * known: its value is the same for every input (`channels.known`), so that what its readers make of it belongs into
   their biases. Of a value other than 0 that holds for readers without padding alone: beside the picture stand zeros;
 * twins: all weights that make it, and all constants applied to it, are those of another channel of its group, so the
-  two are equal, and one reader's weight for both is the sum.
+  two are equal, and one reader's weight for both is the sum. Only where each place is one channel of every tensor:
+  of several, the order may differ from tensor to tensor.
 
-What is summed over by anything but a layer with weights stays.
+In half precision sums could overflow: there, only what is 0 goes. What is summed over by anything but a layer with
+weights stays.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,6 @@ import numpy.typing as npt
 from onnxopt.analysis.channels import ChannelGroups, Group
 from onnxopt.analysis.channels.atoms import IntArray
 from onnxopt.analysis.channels.known import known_channels
-from onnxopt.analysis.channels.weights import weight_value
 from onnxopt.analysis.compensation.reading import BIASED, Reader, find_readers, give_bias
 from onnxopt.graph import Graph
 
@@ -62,6 +63,8 @@ def find_redundant(graph: Graph, found: ChannelGroups) -> list[Redundant]:
         graph: The graph, its nodes in order of execution.
         found: Its groups.
     """
+    if any(n.op == "Dropout" and len(n.inputs) > 2 for n in graph.walk()):  # it may be training, which is random
+        return []
     relations = found.relations
     known = known_channels(graph, relations)
     readers = find_readers(graph, found, found.free)
@@ -75,7 +78,7 @@ def find_redundant(graph: Graph, found: ChannelGroups) -> list[Redundant]:
             continue
         unread = np.all([_unread(graph, r, group) for r in mine], axis=0)
         sure = np.all([_foldable(graph, r, group, known) for r in mine], axis=0) & ~unread
-        twins = _twins(graph, found, group, unread | sure)
+        twins = {} if any(_is_half(graph, r) for r in mine) else _twins(graph, found, group, unread | sure)
         if unread.any() or sure.any() or twins:
             result.append(Redundant(group, mine, _places(unread), _places(sure), twins))
     return result
@@ -118,9 +121,15 @@ def _constant_part(
     part = np.zeros(matrix.shape[:2])
     for block, columns in enumerate(_columns(reader, each.group)):
         for place in {*gone} & {*each.known}:
-            read = columns[place][(matrix[block][:, columns[place]] != 0).any(axis=0)]
+            at = columns[place]
+            read = at[(matrix[block][:, at] != 0).any(axis=0) & (values[block, at] != 0)]
             part[block] += matrix[block][:, read] @ values[block, read]
     return part
+
+
+def _is_half(graph: Graph, reader: Reader) -> bool:
+    weight = graph.constant(reader.node(graph).inputs[1])
+    return weight is None or weight.dtype == np.float16
 
 
 def _places(flags: BoolArray) -> tuple[int, ...]:
@@ -145,7 +154,8 @@ def _foldable(graph: Graph, reader: Reader, group: Group, known: dict[str, Float
     node = reader.node(graph)
     anywhere = not (any(reader.patches.pads) or reader.same or reader.stuffing)
     biased = reader.bias(graph) is not None or (node.op in BIASED and (len(node.inputs) < 3 or not node.inputs[2].name))
-    fine = ~weighted | (values == 0) | (~np.isnan(values) if anywhere and biased else np.zeros(values.shape, np.bool_))
+    fold = anywhere and biased and not _is_half(graph, reader)
+    fine = ~weighted | (values == 0) | (~np.isnan(values) & fold)
     return np.array([bool(fine[reader.roots == root].all()) for root in group.roots])
 
 
@@ -161,13 +171,16 @@ def _per_column(reader: Reader, graph: Graph, known: dict[str, FloatArray]) -> F
 
 def _twins(graph: Graph, found: ChannelGroups, group: Group, gone: BoolArray) -> dict[int, int]:
     """Place to an earlier one with the same weights and constants, of those that are not gone already."""
-    atoms = found.relations.atoms
+    relations, atoms = found.relations, found.relations.atoms
+    axes = [*(s.atoms for s in relations.sites), *(a for layout in relations.layouts.values() for a in layout.values())]
+    if any(_stands_twice(atoms.roots(a), group.roots) for a in axes):
+        return {}
     parts: list[list[bytes]] = [[] for _ in group.roots]
-    for site in found.relations.sites:
+    for site in relations.sites:
         roots = atoms.roots(site.atoms)
         if site.role == "in" or not np.isin(roots, group.roots).any():
             continue
-        value = weight_value(graph, found.relations.graph.nodes[site.node].inputs[site.input])
+        value = graph.constant(graph.nodes[site.node].inputs[site.input])
         if value is None:
             return {}
         for place, root in enumerate(group.roots):
@@ -180,3 +193,8 @@ def _twins(graph: Graph, found: ChannelGroups, group: Group, gone: BoolArray) ->
             if other != place:
                 twins[place] = other
     return twins
+
+
+def _stands_twice(roots: IntArray, of_group: IntArray) -> bool:
+    mine = roots[np.isin(roots, of_group)]
+    return len(np.unique(mine)) < len(mine)
