@@ -18,9 +18,8 @@ also mean few that are timed: its ratios are rough.
 
 Entropy (with `--ort-entropy`, since it takes minutes). Both tools calibrate the model as given on the same few images,
 each in a fresh process that does nothing else, from the files to the ranges; that process is timed and weighed as a
-whole. ONNX
-Runtime's runs twice: with its default of 128 bins for 128 levels, which leaves its search nothing to choose, and with
-2048 bins, as onnxopt has.
+whole. ONNX Runtime's runs twice: with its default of 128 bins for 128 levels, which leaves its search nothing to
+choose, and with 2048 bins, as onnxopt has.
 """
 
 import multiprocessing

@@ -3,9 +3,9 @@
 Claim: each loads and runs, and its outputs keep 50 dB to the float model's, or the pass says why they do not; each node
 that stays in float32 has a reason.
 
-Each model is converted on a few made-up samples. The figures: bytes over those of the float model, nodes
-that have float32 inputs still, SQNR of the worst output over four other samples, in ONNX Runtime with all optimizations
-off (behind a TopK or the like: of what goes into the choice, marked *), and the reasons with the number of nodes each.
+Each model is converted on a few made-up samples. The figures: bytes over those of the float model, notes on what stays
+float32 or is lost, SQNR of the worst output over four other samples, in ONNX Runtime with all optimizations off (behind
+a TopK or the like: of what goes into the choice, marked *), and the notes, alike ones with their number.
 
 Models run in a process of their own each and are given up after `--limit` seconds.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import workbench
 from tensorrt_rules import sqnr
-from workbench import each_model, markdown, number
+from workbench import number, table_of_models
 
 from onnxopt import model_io, optimize
 from onnxopt.errors import OnnxoptError
@@ -27,7 +27,7 @@ from onnxopt.evaluation.inputs import resolve_inputs
 PASS = "convert-fp16"
 BAR = 50.0  # dB
 HELD_OUT = 4  # samples; from one to the next SQNR differs by 10 dB and more
-HEADER = ("model", "bytes", "islands", "SQNR, dB", "held", "why float32 is left")
+HEADER = ("model", "bytes", "notes", "SQNR, dB", "held", "why float32 is left")
 
 
 def figures(target: str, samples: int, file: Path) -> dict[str, Any]:
@@ -69,11 +69,8 @@ def main() -> None:
     parser = workbench.command_line(__doc__, samples=16, files=True)
     parser.add_argument("--target", default="ort", help="default %(default)s")
     options = parser.parse_args()
-    facts = workbench.machine()
-    print(f"{workbench.describe_machine(facts)}; target {options.target}, {options.samples} made-up samples\n")
-    everything = list(each_model(options, partial(figures, options.target, options.samples), row))
-    print(markdown(HEADER, map(row, everything)))
-    workbench.write_results(options.json, "fp16", facts, everything)
+    terms = f"target {options.target}, {options.samples} made-up samples"
+    table_of_models(options, "fp16", terms, HEADER, partial(figures, options.target, options.samples), row)
 
 
 if __name__ == "__main__":

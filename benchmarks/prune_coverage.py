@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import onnx
 import workbench
-from workbench import each_model, markdown, number
+from workbench import number, table_of_models
 
 from onnxopt import Context, Graph, load
 from onnxopt.analysis.channels import ChannelGroups, Policy, cut, masked
@@ -222,12 +222,8 @@ def main() -> None:
     parser.add_argument("--peer-limit", type=float, default=600, help="seconds for each peer; default %(default)s")
     parser.set_defaults(limit=1500.0)
     options = parser.parse_args()
-    facts = workbench.machine()
-    print(f"{workbench.describe_machine(facts)}\n")
     peer = Peer(options.peers_python, options.peer_limit) if options.peers_python else None
-    everything = list(each_model(options, partial(figures, options.verify, peer), row))
-    print(markdown(HEADER, map(row, everything)))
-    workbench.write_results(options.json, "prune_coverage", facts, everything)
+    table_of_models(options, "prune_coverage", "", HEADER, partial(figures, options.verify, peer), row)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench
-from workbench import each_model, markdown, number
+from workbench import number, table_of_models
 
 from onnxopt import Graph, model_io, optimize
 from onnxopt.analysis.half.judge import judged
@@ -104,11 +104,9 @@ def main() -> None:
     parser = workbench.command_line(__doc__, samples=4, files=True)
     parser.add_argument("--passes", default="quantize", help="what onnxopt runs; default %(default)s")
     options = parser.parse_args()
-    facts = workbench.machine()
-    print(f"{workbench.describe_machine(facts)}; passes {options.passes}, {options.samples} made-up samples\n")
-    everything = list(each_model(options, partial(figures, options.passes, options.samples), lines))
-    print(markdown(HEADER, map(row, everything)))
-    workbench.write_results(options.json, "tensorrt_rules", facts, everything)
+    terms = f"passes {options.passes}, {options.samples} made-up samples"
+    job = partial(figures, options.passes, options.samples)
+    table_of_models(options, "tensorrt_rules", terms, HEADER, job, row, lines)
 
 
 if __name__ == "__main__":

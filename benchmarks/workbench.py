@@ -129,7 +129,7 @@ def command_line(
         description: The benchmark's docstring.
         rounds: Default of `--rounds`; None: there is no such argument.
         samples: Default of `--samples`; None: there is no such argument.
-        files: Whether it takes further models, as `each_model` does.
+        files: Whether it takes further models, as `table_of_models` does.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     shared = REPOSITORY.parent / "shared"
@@ -176,28 +176,40 @@ def _subject(name: str, row: Row, root: Path) -> Subject:
     return Subject(name, root / row.file, calibration, evaluation, row.preprocess, row.metric)
 
 
-def each_alone(
-    figures: Callable[[Path], dict[str, Any]], files: Iterable[Path], limit: float
-) -> Iterable[dict[str, Any]]:
-    """The figures of each file, from a process of its own; of those that take over `limit` seconds, that they do."""
-    for file in files:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            try:
-                yield pool.apply_async(figures, (file,)).get(limit)
-            except multiprocessing.TimeoutError:
-                yield {"model": file.stem, "failed": f"not done in {limit:g} s"}
-
-
-def each_model(
+def table_of_models(
     options: argparse.Namespace,
+    benchmark: str,
+    terms: str,
+    header: Sequence[str],
     figures: Callable[[Path], dict[str, Any]],
     row: Callable[[dict[str, Any]], Sequence[str]],
-) -> Iterable[dict[str, Any]]:
-    """The figures of the files given, or of all subjects, each told as a row as soon as it is there."""
+    told: Callable[[dict[str, Any]], Sequence[str]] | None = None,
+) -> None:
+    """Measure the files given, or all subjects, each in a process of its own; print and write the table.
+
+    Args:
+        options: Of a `command_line` with `files`. Models that take over `limit` seconds are given up.
+        benchmark: Its name in the results.
+        terms: Under which it was measured, for the first line; may be empty.
+        header: Of the table.
+        figures: Of one file.
+        row: These as a line of the table, or why there are none (key `failed`).
+        told: The same for the person at the terminal, as soon as it is there; default: `row`.
+    """
+    facts = machine()
+    print("; ".join(filter(None, [describe_machine(facts), terms])), end="\n\n", flush=True)
     subjects = find_subjects(options, SUBJECTS) if options.only or not options.files else []
-    for found in each_alone(figures, [*(s.file for s in subjects), *options.files], options.limit):
-        say(" | ".join(row(found)))
-        yield found
+    everything = []
+    for file in [*(s.file for s in subjects), *options.files]:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            try:
+                found = pool.apply_async(figures, (file,)).get(options.limit)
+            except multiprocessing.TimeoutError:
+                found = {"model": file.stem, "failed": f"not done in {options.limit:g} s"}
+        say(" | ".join((told or row)(found)))
+        everything.append(found)
+    print(markdown(header, map(row, everything)))
+    write_results(options.json, benchmark, facts, everything)
 
 
 def say(text: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench
-from workbench import each_model, markdown, number
+from workbench import number, table_of_models
 
 from onnxopt import optimize
 from onnxopt.errors import OnnxoptError
@@ -65,11 +65,9 @@ def main() -> None:
     parser = workbench.command_line(__doc__, samples=4, files=True)
     parser.add_argument("--target", default="ort", help="default %(default)s")
     options = parser.parse_args()
-    facts = workbench.machine()
-    print(f"{workbench.describe_machine(facts)}; target {options.target}, {options.samples} made-up samples\n")
-    everything = list(each_model(options, partial(figures, options.target, options.samples), row))
-    print(markdown(HEADER, map(row, everything)))
-    workbench.write_results(options.json, f"zoo_{options.target}", facts, everything)
+    terms = f"target {options.target}, {options.samples} made-up samples"
+    job = partial(figures, options.target, options.samples)
+    table_of_models(options, f"zoo_{options.target}", terms, HEADER, job, row)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@
 
 from onnxopt import Context, Graph, Pass, option
 from onnxopt.analysis.channels import ChannelGroups, cut
-from onnxopt.analysis.channels.selection import allowed_counts
-from onnxopt.analysis.compensation.redundancy import Leaving, find_redundant, fold, give_biases
+from onnxopt.analysis.channels.selection import allowed_counts, block_of
+from onnxopt.analysis.compensation.redundancy import Leaving, Redundancy
 from onnxopt.placement.retarget import is_pair
-
-WIDEST_BLOCK = 16  # a multiple of what any CPU kernel likes, for a target that does not say
 
 
 class EliminateChannels(Pass):
@@ -40,7 +38,7 @@ class EliminateChannels(Pass):
         if any(is_pair(n) for n in graph.walk()):
             context.note(graph.source, "its weights are 8-bit codes; run strip-qdq before")
             return False
-        align = self.align or context.target.alignment or WIDEST_BLOCK
+        align = block_of(self.align, context.target.alignment)
         context.resolve(align=align)
         changed = False
         while self._once(graph, context, align):
@@ -50,13 +48,15 @@ class EliminateChannels(Pass):
     def _once(self, graph: Graph, context: Context, align: int) -> bool:
         graph.sort()
         found = ChannelGroups.of(graph)
-        chosen = self._chosen(graph, found, align)
+        redundancy = Redundancy(graph, found)
+        chosen = _chosen(redundancy, align)
         if not chosen:
             return False
-        if give_biases(graph, found, chosen):
+        if redundancy.give_biases(chosen):
             found = ChannelGroups.of(graph)
-            chosen = self._chosen(graph, found, align)
-        fold(graph, found, chosen)
+            redundancy = Redundancy(graph, found)
+            chosen = _chosen(redundancy, align)
+        redundancy.fold(chosen)
         kept = {e.group.name: sorted({*range(e.group.size)} - {*gone}) for e, gone in chosen}
         cut(graph, found.relations, found.kept(kept))
         for each, gone in chosen:
@@ -67,12 +67,13 @@ class EliminateChannels(Pass):
                     context.count(f"{kind} channels removed", count * width)
         return True
 
-    def _chosen(self, graph: Graph, found: ChannelGroups, align: int) -> list[Leaving]:
-        """What goes: of each group as many places as leave whole blocks of channels."""
-        chosen: list[Leaving] = []
-        for each in find_redundant(graph, found):
-            wanted = max(1, each.group.size - len(each.places))
-            count = next(c for c in allowed_counts(each.group, align) if c >= wanted)
-            if count < each.group.size:
-                chosen.append((each, each.places[: each.group.size - count]))
-        return chosen
+
+def _chosen(redundancy: Redundancy, align: int) -> list[Leaving]:
+    """What goes: of each group as many places as leave whole blocks of channels."""
+    chosen: list[Leaving] = []
+    for each in redundancy.groups:
+        wanted = max(1, each.group.size - len(each.places))
+        count = next(c for c in allowed_counts(each.group, align) if c >= wanted)
+        if count < each.group.size:
+            chosen.append((each, each.places[: each.group.size - count]))
+    return chosen

@@ -23,14 +23,13 @@ import numpy as np
 
 from onnxopt import Context, Graph, Pass, UsageError, option
 from onnxopt.analysis.channels import ChannelGroups, Group, Policy, cut, cut_weights, masked, provenance
-from onnxopt.analysis.channels.selection import allowed_counts
+from onnxopt.analysis.channels.selection import allowed_counts, block_of
 from onnxopt.analysis.compensation import Choice, Chooser, LatencyBudget, Study, Ways
 from onnxopt.analysis.compensation.study import RANKING
 from onnxopt.analysis.scope import Scope
 from onnxopt.placement.retarget import is_pair
 
 KEY = "onnxopt.prune"
-WIDEST_BLOCK = 16  # a multiple of what any CPU kernel likes, for a target that does not say
 ENOUGH = 0.8  # of the share asked for; where less goes, the report says so
 BUDGETS = ("ratio", "macs", "params", "size", "latency")
 
@@ -97,7 +96,7 @@ class Prune(Pass):
         given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"prune: give {' or '.join(given)}, not {'both' if len(given) == 2 else 'all'}")
-        align = self.align or context.target.alignment or WIDEST_BLOCK
+        align = block_of(self.align, context.target.alignment)
         context.resolve(align=align)
         found = context.get(self._analysis)
         groups = self._in_scope(found, context)

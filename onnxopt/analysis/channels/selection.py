@@ -12,6 +12,13 @@ import numpy as np
 from onnxopt.analysis.channels.groups import Group
 from onnxopt.analysis.channels.scoring import FloatArray
 
+WIDEST_BLOCK = 16  # a multiple of what any CPU kernel likes
+
+
+def block_of(asked: int | None, liked: int) -> int:
+    """The alignment: what is asked for, else what the target likes, else what no target minds (where it says 0)."""
+    return asked or liked or WIDEST_BLOCK
+
 
 def allowed_counts(group: Group, align: int) -> list[int]:
     """Numbers of roots that may stay, ascending; only the group's own size where it is smaller than a block."""

@@ -56,75 +56,126 @@ Leaving: TypeAlias = tuple[Redundant, Sequence[int]]
 """What a group can lose, and the places of it that go."""
 
 
-def find_redundant(graph: Graph, found: ChannelGroups) -> list[Redundant]:
-    """Redundant channels of all free groups that have any.
+class Redundancy:
+    """What all free groups of a graph can lose.
 
     Args:
         graph: The graph, its nodes in order of execution.
         found: Its groups.
+
+    Attributes:
+        groups: Those that can lose something.
     """
-    if any(n.op == "Dropout" and len(n.inputs) > 2 for n in graph.walk()):  # it may be training, which is random
-        return []
-    relations = found.relations
-    known = known_channels(graph, relations)
-    readers = find_readers(graph, found, found.free)
-    positions = {r.position for r in readers}
-    elsewhere = [s.atoms for s in relations.sums if s.node not in positions] + [s.atoms for s in relations.statistics]
-    blind = np.unique(np.concatenate([np.empty(0, np.int64), *(relations.atoms.roots(a) for a in elsewhere)]))
-    result = []
-    for group in found.free:
-        mine = tuple(r for r in readers if np.isin(r.roots, group.roots).any())
-        if not mine or np.isin(group.roots, blind).any():
-            continue
-        unread = np.all([_unread(graph, r, group) for r in mine], axis=0)
-        sure = np.all([_foldable(graph, r, group, known) for r in mine], axis=0) & ~unread
-        twins = {} if any(_is_half(graph, r) for r in mine) else _twins(graph, found, group, unread | sure)
-        if unread.any() or sure.any() or twins:
-            result.append(Redundant(group, mine, _places(unread), _places(sure), twins))
-    return result
 
+    def __init__(self, graph: Graph, found: ChannelGroups) -> None:
+        self._graph, self._relations = graph, found.relations
+        self._known = known_channels(graph, found.relations)
+        random = any(n.op == "Dropout" and len(n.inputs) > 2 for n in graph.walk())  # it may be training
+        self.groups: list[Redundant] = [] if random else self._find(found)
 
-def give_biases(graph: Graph, found: ChannelGroups, redundant: Sequence[Leaving]) -> bool:
-    """Give readers that need a bias one, in place; where that is so, the graph has to be analysed anew."""
-    known = known_channels(graph, found.relations)
-    poor = [r for each, gone in redundant for r in each.readers if _constant_part(graph, r, each, gone, known).any()]
-    given = [give_bias(graph, reader.node(graph)) for reader in poor]
-    return any(given)
+    def give_biases(self, leaving: Sequence[Leaving]) -> bool:
+        """Give readers that need a bias one, in place; where that is so, the graph has to be analysed anew."""
+        poor = [r for each, gone in leaving for r in each.readers if self._constant_part(r, each, gone).any()]
+        given = [give_bias(self._graph, reader.node(self._graph)) for reader in poor]
+        return any(given)
 
+    def fold(self, leaving: Sequence[Leaving]) -> None:
+        """Let the readers of channels do without them, in place: afterwards they can be cut.
 
-def fold(graph: Graph, found: ChannelGroups, redundant: Sequence[Leaving]) -> None:
-    """Let the readers of channels do without them, in place: afterwards they can be cut.
+        Args:
+            leaving: What goes; its readers have the biases that they need.
+        """
+        for each, gone in leaving:
+            for reader in each.readers:
+                self._fold(reader, each, gone)
 
-    Args:
-        graph: The graph that they were found in, whose readers have the biases that they need.
-        found: Its groups.
-        redundant: What goes.
-    """
-    known = known_channels(graph, found.relations)
-    for each, gone in redundant:
-        for reader in each.readers:
-            added, matrix = _constant_part(graph, reader, each, gone, known), reader.matrix(graph)
-            for block, columns in enumerate(_columns(reader, each.group)):
-                for place in gone:
-                    if place in each.twins:
-                        matrix[block][:, columns[each.twins[place]]] += matrix[block][:, columns[place]]
-                    matrix[block][:, columns[place]] = 0
-            bias = reader.bias(graph)
-            reader.write(graph, matrix, bias + added if bias is not None and added.any() else None)
+    def _fold(self, reader: Reader, each: Redundant, gone: Sequence[int]) -> None:
+        added, matrix = self._constant_part(reader, each, gone), reader.matrix(self._graph)
+        for block, columns in enumerate(_columns(reader, each.group)):
+            for place in gone:
+                if place in each.twins:
+                    matrix[block][:, columns[each.twins[place]]] += matrix[block][:, columns[place]]
+                matrix[block][:, columns[place]] = 0
+        bias = reader.bias(self._graph)
+        reader.write(self._graph, matrix, bias + added if bias is not None and added.any() else None)
 
+    def _constant_part(self, reader: Reader, each: Redundant, gone: Sequence[int]) -> FloatArray:
+        """What a reader makes of the known places that go, float64[groups, columns]."""
+        part = np.zeros(reader.patches.shape[:2])
+        places = {*gone} & {*each.known}
+        if not places:
+            return part
+        matrix, values = reader.matrix(self._graph), self._per_column(reader)
+        for block, columns in enumerate(_columns(reader, each.group)):
+            for place in places:
+                read = columns[place][matrix[block][:, columns[place]].any(axis=0)]
+                part[block] += matrix[block][:, read] @ values[block, read]
+        return part
 
-def _constant_part(
-    graph: Graph, reader: Reader, each: Redundant, gone: Sequence[int], known: dict[str, FloatArray]
-) -> FloatArray:
-    """What a reader makes of the known places that go, float64[groups, columns]."""
-    matrix, values = reader.matrix(graph), _per_column(reader, graph, known)
-    part = np.zeros(matrix.shape[:2])
-    for block, columns in enumerate(_columns(reader, each.group)):
-        for place in {*gone} & {*each.known}:
-            at = columns[place]
-            read = at[(matrix[block][:, at] != 0).any(axis=0) & (values[block, at] != 0)]
-            part[block] += matrix[block][:, read] @ values[block, read]
-    return part
+    def _find(self, found: ChannelGroups) -> list[Redundant]:
+        graph, relations = self._graph, self._relations
+        readers = find_readers(graph, found, found.free)
+        positions = {r.position for r in readers}
+        elsewhere = [s.atoms for s in relations.sums if s.node not in positions]
+        blind = self._roots([*elsewhere, *(s.atoms for s in relations.statistics)])
+        slices = self._slices()
+        result = []
+        for group in found.free:
+            mine = tuple(r for r in readers if np.isin(r.roots, group.roots).any())
+            if not mine or np.isin(group.roots, blind).any():
+                continue
+            unread = np.all([_unread(graph, r, group) for r in mine], axis=0)
+            sure = np.all([self._foldable(r, group) for r in mine], axis=0) & ~unread
+            half = any(_is_half(graph, r) for r in mine)
+            twins = {} if half else _twins([slices.get(root) for root in group.roots.tolist()], unread | sure)
+            if unread.any() or sure.any() or twins:
+                result.append(Redundant(group, mine, _places(unread), _places(sure), twins))
+        return result
+
+    def _roots(self, axes: Sequence[IntArray]) -> IntArray:
+        return np.unique(np.concatenate([np.empty(0, np.int64), *map(self._relations.atoms.roots, axes)]))
+
+    def _slices(self) -> dict[int, bytes]:
+        """Root to all that makes it and is applied to it; those that stand twice on an axis are left out."""
+        relations = self._relations
+        out: set[int] = set()
+        for layout in relations.layouts.values():
+            for atoms in layout.values():
+                out |= _repeated(relations.atoms.roots(atoms))
+        parts: dict[int, list[bytes]] = {}
+        for site in relations.sites:
+            roots = relations.atoms.roots(site.atoms)
+            out |= _repeated(roots)
+            if site.role == "in":
+                continue
+            value = self._graph.constant(self._graph.nodes[site.node].inputs[site.input])
+            if value is None:
+                out.update(roots.tolist())
+                continue
+            for root, values in zip(roots.tolist(), np.moveaxis(value, site.axis, 0), strict=True):
+                parts.setdefault(root, []).append(values.tobytes())
+        return {root: b"|".join(of) for root, of in parts.items() if root not in out}
+
+    def _foldable(self, reader: Reader, group: Group) -> BoolArray:
+        """Whether what the reader makes of each place is the same wherever it looks, whatever the input."""
+        graph, node = self._graph, reader.node(self._graph)
+        values = self._per_column(reader)
+        matrix = reader.matrix(graph)
+        weighted, finite = matrix.any(axis=1), np.isfinite(matrix).all(axis=1)  # 0 times infinity is not 0
+        anywhere = not (any(reader.patches.pads) or reader.same or reader.stuffing)
+        free = node.op in BIASED and (len(node.inputs) < 3 or not node.inputs[2].name)
+        fold = anywhere and (free or reader.bias(graph) is not None) and not _is_half(graph, reader)
+        fine = ~weighted | (finite & ((values == 0) | (~np.isnan(values) & fold)))
+        return np.array([bool(fine[reader.roots == root].all()) for root in group.roots])
+
+    def _per_column(self, reader: Reader) -> FloatArray:
+        """The known value of the channel that each column reads, float64[groups, length]; NaN where there is none."""
+        groups, _, length = reader.patches.shape
+        channels = self._known.get(reader.input(self._graph))
+        if channels is None:
+            return np.full((groups, length), np.nan)
+        blocks = channels.reshape(groups, -1)
+        return np.repeat(blocks, length // blocks.shape[1], axis=1)
 
 
 def _is_half(graph: Graph, reader: Reader) -> bool:
@@ -143,58 +194,22 @@ def _columns(reader: Reader, group: Group) -> list[list[IntArray]]:
 
 def _unread(graph: Graph, reader: Reader, group: Group) -> BoolArray:
     """Whether the reader's weights for each place are all 0."""
-    silent = ~(reader.matrix(graph) != 0).any(axis=1)
+    silent: BoolArray = np.asarray((reader.matrix(graph) == 0).all(axis=1))
     return np.array([bool(silent[reader.roots == root].all()) for root in group.roots])
 
 
-def _foldable(graph: Graph, reader: Reader, group: Group, known: dict[str, FloatArray]) -> BoolArray:
-    """Whether what the reader makes of each place is the same wherever it looks, whatever the input."""
-    values = _per_column(reader, graph, known)
-    weighted = (reader.matrix(graph) != 0).any(axis=1)
-    node = reader.node(graph)
-    anywhere = not (any(reader.patches.pads) or reader.same or reader.stuffing)
-    biased = reader.bias(graph) is not None or (node.op in BIASED and (len(node.inputs) < 3 or not node.inputs[2].name))
-    fold = anywhere and biased and not _is_half(graph, reader)
-    fine = ~weighted | (values == 0) | (~np.isnan(values) & fold)
-    return np.array([bool(fine[reader.roots == root].all()) for root in group.roots])
-
-
-def _per_column(reader: Reader, graph: Graph, known: dict[str, FloatArray]) -> FloatArray:
-    """The known value of the channel that each column reads, float64[groups, length]; NaN where there is none."""
-    groups, _, length = reader.patches.shape
-    channels = known.get(reader.input(graph))
-    per_block = len(np.unique(reader.roots[0])) if channels is None else len(channels) // groups
-    if channels is None or not per_block or length % per_block:
-        return np.full((groups, length), np.nan)
-    return np.repeat(channels.reshape(groups, per_block), length // per_block, axis=1)
-
-
-def _twins(graph: Graph, found: ChannelGroups, group: Group, gone: BoolArray) -> dict[int, int]:
-    """Place to an earlier one with the same weights and constants, of those that are not gone already."""
-    relations, atoms = found.relations, found.relations.atoms
-    axes = [*(s.atoms for s in relations.sites), *(a for layout in relations.layouts.values() for a in layout.values())]
-    if any(_stands_twice(atoms.roots(a), group.roots) for a in axes):
-        return {}
-    parts: list[list[bytes]] = [[] for _ in group.roots]
-    for site in relations.sites:
-        roots = atoms.roots(site.atoms)
-        if site.role == "in" or not np.isin(roots, group.roots).any():
-            continue
-        value = graph.constant(graph.nodes[site.node].inputs[site.input])
-        if value is None:
-            return {}
-        for place, root in enumerate(group.roots):
-            parts[place].append(np.take(value, np.flatnonzero(roots == root), axis=site.axis).tobytes())
+def _twins(slices: Sequence[bytes | None], gone: BoolArray) -> dict[int, int]:
+    """Place to an earlier one that is equal, of those that are not gone already."""
     first: dict[bytes, int] = {}
     twins = {}
-    for place, slices in enumerate(parts):
-        if not gone[place]:
-            other = first.setdefault(b"|".join(slices), place)
+    for place, mine in enumerate(slices):
+        if mine is not None and not gone[place]:
+            other = first.setdefault(mine, place)
             if other != place:
                 twins[place] = other
     return twins
 
 
-def _stands_twice(roots: IntArray, of_group: IntArray) -> bool:
-    mine = roots[np.isin(roots, of_group)]
-    return len(np.unique(mine)) < len(mine)
+def _repeated(roots: IntArray) -> set[int]:
+    values, counts = np.unique(roots, return_counts=True)
+    return {*values[counts > 1].tolist()}
