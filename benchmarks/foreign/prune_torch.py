@@ -29,7 +29,8 @@ def build(name: str) -> tuple[nn.Module, torch.Tensor]:
     if timm.is_model(known):
         return timm.create_model(known), picture
     family = ultralytics.RTDETR if known.startswith("rtdetr") else ultralytics.YOLO
-    return family(f"{known.removesuffix('u')}.yaml").model, torch.randn(1, 3, 640, 640)
+    module = known.partition("_")[0].removesuffix("u")  # exports of one module differ in what follows
+    return family(f"{module}.yaml").model, torch.randn(1, 3, 640, 640)
 
 
 def main() -> None:
