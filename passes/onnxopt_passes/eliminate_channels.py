@@ -2,7 +2,8 @@
 
 1. In every group of channels that stand and fall together (`ChannelGroups`), `analysis.compensation.redundancy` finds
    the places that can go: from weights alone, so that it holds for every input.
-2. Values that never change go into the biases of what reads them; the weights that read equal channels are added.
+2. Values that never change go into the biases of what reads them; the weights that read equal channels are added. A
+   value other than 0 stays where what reads it pads the picture with zeros.
 3. The channels are cut. What a cut leaves behind may be redundant in turn, so it starts again until nothing is found.
 """
 
@@ -51,6 +52,11 @@ class EliminateChannels(Pass):
         redundancy = Redundancy(graph, found)
         chosen = _chosen(redundancy, align)
         if not chosen:
+            for each in redundancy.groups:
+                block = each.group.step(align) * each.group.channels // each.group.size
+                context.note(
+                    each.group.name, f"blocks of {block} stay whole; of channels, {len(each.places)} carry nothing"
+                )
             return False
         if redundancy.give_biases(chosen):
             found = ChannelGroups.of(graph)

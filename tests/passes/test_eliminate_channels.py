@@ -155,7 +155,9 @@ def test_channels_that_differ_later_on_are_not_equal():
 
 @pytest.mark.parametrize(("align", "left"), [(1, 3), (4, 4), (8, 8), (16, 8)])
 def test_whole_blocks_stay(align, left):
-    assert run(silence(parse_graph(CHAIN), "w1", range(5), 0.7), align=align)[0][0][0] == left
+    shapes, record = run(silence(parse_graph(CHAIN), "w1", range(5), 0.7), align=align)
+    assert shapes[0][0] == left
+    assert any("stay whole" in why for _, why in record.notes) == (left > 3)
 
 
 def test_one_goes_after_the_other():
